@@ -1,0 +1,35 @@
+"""Fine-tune a pretrained model on your own labelled data, prove by how much it beats what you had, and ship it.
+
+    import outdo
+    data = outdo.read("photos/")
+    result = outdo.improve(data, minutes=10)
+    print(result.report)
+    outdo.load("runs/photos-1").predict(["cat.jpg"])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from outdo.data.read import read as read
+    from outdo.improve import compare as compare
+    from outdo.improve import improve as improve
+    from outdo.improve import load as load
+
+# the whole public API; imported when first asked for, so that `import outdo` loads neither numpy nor torch
+_WHERE = {"read": "outdo.data.read", "improve": "outdo.improve", "compare": "outdo.improve", "load": "outdo.improve"}
+__all__ = ["compare", "improve", "load", "read"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'outdo' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
