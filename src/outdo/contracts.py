@@ -5,7 +5,7 @@
     outputs ── task.decode ──> Predictions ── axis.measure ──> Measurement ── comparison ──> Verdict ── report
 
 Shapes are written (N, ...) with N examples, C classes, D features. Arrays that people see are numpy; inside a
-network they are torch. This module imports neither torch nor anything that does.
+network they are torch. This module imports neither, nor anything that does.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the recipe's flags are read from here, and `outdo improve --help` must not wait for numpy
+    import numpy as np
     import scipy.sparse
     import torch
 
@@ -337,7 +336,7 @@ class Contestant:
 
 
 # (B, N) non-negative weights over the examples -> (B,) values of a metric, so that a bootstrap is one call
-Statistic = Callable[[np.ndarray], np.ndarray]
+Statistic = Callable[["np.ndarray"], "np.ndarray"]
 
 
 @dataclass(frozen=True)
