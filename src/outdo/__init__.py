@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -26,10 +28,28 @@ __all__ = ["compare", "improve", "load", "read"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WHERE:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'outdo' has no attribute '{name}'")
+    try:
         return getattr(importlib.import_module(_WHERE[name]), name)
-    raise AttributeError(f"module 'outdo' has no attribute '{name}'")
+    except ModuleNotFoundError as error:
+        if (error.name or "outdo").startswith("outdo"):
+            raise
+        from outdo.errors import MissingExtra
+
+        raise MissingExtra(f"outdo.{name}", str(error.name), "train") from None
 
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+class _Package(ModuleType):
+    """`outdo.improve` is the function, always: importing the submodule of that name would bind the module there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _WHERE and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,346 @@
+"""The command line: one function per command, in the words of the API.
+
+What was asked for goes to stdout, everything else to stderr. Exit codes: 0 done, 2 the user's mistake (one message,
+no traceback), 130 interrupted (what was kept, how to go on), 1 a bug (a traceback, please report it).
+
+Nothing heavy is imported before a command needs it: `outdo improve --help` loads neither numpy nor torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import outdo
+from outdo import plugins
+from outdo.errors import Interrupted, UserError, nearest
+from outdo.progress import Bar
+
+HELP = f"""\
+{outdo.__doc__.splitlines()[0] if outdo.__doc__ else "outdo"}
+
+    outdo demo                    handwritten digits, against scikit-learn's own example: two minutes, no download
+    outdo check SOURCE            what is in the data, and what is wrong with it
+    outdo improve SOURCE          fine-tune, compare on a sealed test set, end in a verdict
+    outdo compare RUN_A RUN_B     two finished runs on the same sealed test
+    outdo report RUN              a finished run's report again
+    outdo predict RUN INPUT...    what a finished run's model answers
+    outdo list [KIND]             tasks, backbones, axes, samplers, readers, recipe choices
+
+SOURCE is a folder with a folder of images for each class (train/, val/ and test/ above them if you like), the same in
+a zip, or a CSV, TSV, JSON Lines or Parquet table. `outdo COMMAND --help` says more.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that is not valid text must not end a run
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return run(argv)
+    except UserError as error:
+        say(f"outdo: {error}")
+        return 2
+    except (Interrupted, KeyboardInterrupt) as error:
+        say(f"outdo: {str(error) or 'interrupted'}")
+        return 130
+
+
+def run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        show(HELP.rstrip())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        show(f"outdo {outdo.__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        raise UserError(f"unknown command '{argv[0]}'", fix=nearest(argv[0], COMMANDS))
+    command, flags = COMMANDS[argv[0]]
+    parser = Parser(prog=f"outdo {argv[0]}", description=command.__doc__, allow_abbrev=False)
+    flags(parser)
+    command(parser.parse_args(argv[1:]))
+    return 0
+
+
+# ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Scikit-learn's 1,797 handwritten digits, first half against second, with scikit-learn's own SVC as the rival."""
+    prepare()
+    from outdo.demo import demo
+
+    with Bar(sys.stderr) as bar:
+        result = demo(minutes=args.minutes, out=args.out, progress=bar)
+    show_result(result, args.json)
+
+
+def demo_flags(parser: Parser) -> None:
+    parser.add_argument("--minutes", type=float, default=1.0, metavar="M", help="time for training (default: 1)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one in runs/)")
+    json_flag(parser)
+
+
+def check(args: argparse.Namespace) -> None:
+    """What is in SOURCE, and what is wrong with it: unreadable files, duplicates, leaks, classes too small."""
+    from outdo.data.checks import check
+
+    with Bar(sys.stderr) as bar:
+        checked = check(args.source, **columns(args), progress=bar)
+    show(checked.describe())
+
+
+def check_flags(parser: Parser) -> None:
+    source_flags(parser)
+
+
+def improve(args: argparse.Namespace) -> None:
+    """Fine-tune a pretrained model on SOURCE and show by how much it beats what you had, on a test set opened once."""
+    from outdo.recipe import NAMES, Recipe
+
+    recipe = Recipe(**{name: value for name in NAMES if (value := getattr(args, name)) is not None})
+    if args.task is not None:  # a typing error is cheapest before the data are read
+        plugins.load("tasks", args.task)
+    prepare(recipe.allocator)
+    with Bar(sys.stderr) as bar:
+        data = outdo.read(args.source, **columns(args))
+        result = outdo.improve(
+            data, task=args.task, start_from=args.start_from, minutes=args.minutes, seed=args.seed, out=args.out,
+            resume=args.resume, baselines=args.baselines, progress=bar, **recipe.said,
+        )
+    show_result(result, args.json)
+
+
+def improve_flags(parser: Parser) -> None:
+    from outdo.recipe import CHOICES, span
+
+    parser.usage = "%(prog)s SOURCE [--minutes M] [--start-from B] [--out DIR] [--resume] [--json] [--CHOICE V] ..."
+    source_flags(parser)
+    parser.add_argument("--task", metavar="T", help="see `outdo list tasks` (default: read off the data)")
+    parser.add_argument("--start-from", metavar="B", help="the pretrained backbone, see `outdo list backbones`")
+    parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="time for training (default: 10)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of splits and training (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one in runs/)")
+    parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
+    parser.add_argument("--baselines", choices=("default", "all"), default="default",
+                        help="all: also a small network from scratch and the plain full fine-tune")
+    json_flag(parser)
+    group = parser.add_argument_group("recipe choices", "good as they are; `auto` is decided from data and time")
+    for choice in CHOICES:
+        text = f"{choice.help}; {span(choice)} (default: {choice.default})"
+        group.add_argument(flag(choice.name), metavar="V", help=text.replace("%", "%%"))
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Two finished runs, paired on the same sealed test: is B better than A, and by how much?"""
+    prepare()
+    with Bar(sys.stderr):
+        report = outdo.compare(args.run_a, args.run_b)
+    show_report(report, args.json)
+
+
+def compare_flags(parser: Parser) -> None:
+    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a run's folder: what you had")
+    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="a run's folder: what may be better")
+    json_flag(parser)
+
+
+def report(args: argparse.Namespace) -> None:
+    """Show the report of a finished run again."""
+    from outdo.evaluation.report import Report
+
+    show_report(Report.read(args.run), as_json=False)
+    page = args.run / "report.html"
+    show(f"\nreport: {page}")
+    if args.open:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+
+
+def report_flags(parser: Parser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser too")
+
+
+def predict(args: argparse.Namespace) -> None:
+    """What the model of a finished run answers: one line per input, as label, probability and input between tabs."""
+    prepare()
+    predictor = outdo.load(args.run)
+    answers = predictor.predict(expand(args.inputs, predictor.kind))
+    if args.json:
+        show(json.dumps(answers, indent=1))
+    else:
+        show("\n".join(f"{a['label']}\t{a['probability']:.3f}\t{a['input']}" for a in answers))
+
+
+def predict_flags(parser: Parser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT",
+                        help="an image, or a folder of them; a text, if the run is about texts; "
+                        "- reads one a line from stdin")
+    json_flag(parser, "the answers as JSON, with the probability of every class")
+
+
+def list_(args: argparse.Namespace) -> None:
+    """What there is to choose from: the plug-ins of a kind, or the choices of a recipe with their defaults."""
+    kinds = [args.kind] if args.kind else [*plugins.FOLDERS, "recipe"]
+    for i, kind in enumerate(kinds):
+        lines = recipe_lines() if kind == "recipe" else plugin_lines(kind)
+        if not args.kind:
+            lines = [f"{kind}:", *(f"  {line}" for line in lines)]
+        elif kind == "backbones":
+            lines += ["", *backbone_names()]
+        show("\n".join([""] * (i > 0) + lines))
+
+
+def list_flags(parser: Parser) -> None:
+    parser.add_argument("kind", nargs="?", choices=[*plugins.FOLDERS, "recipe"], metavar="KIND",
+                        help=", ".join([*plugins.FOLDERS, "recipe"]))
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], Callable[[Parser], None]]] = {
+    "demo": (demo, demo_flags),
+    "check": (check, check_flags),
+    "improve": (improve, improve_flags),
+    "compare": (compare, compare_flags),
+    "report": (report, report_flags),
+    "predict": (predict, predict_flags),
+    "list": (list_, list_flags),
+}
+
+
+# ── what commands share ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def source_flags(parser: Parser) -> None:
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="class folders, a zip of them, or a table")
+    for column, what in (("input", "the text, image path or image"), ("label", "the label"),
+                         ("group", "what must not be split: patient, product")):
+        parser.add_argument(f"--{column}-column", metavar="NAME", help=f"the table's column of {what}")
+
+
+def columns(args: argparse.Namespace) -> dict[str, str | None]:
+    return {name: getattr(args, name) for name in ("input_column", "label_column", "group_column")}
+
+
+def json_flag(parser: Parser, what: str = "the report as JSON, and nothing else on stdout") -> None:
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def prepare(allocator: str = "auto") -> None:
+    """Settings that only count before torch is imported."""
+    from outdo import runtime
+
+    runtime.prepare(allocator)
+
+
+def show_result(result: Any, as_json: bool) -> None:
+    show_report(result.report, as_json)
+    if not as_json:
+        show(f"\nreport: {result.folder / 'report.html'}")
+
+
+def show_report(report: Any, as_json: bool) -> None:
+    show(json.dumps(report.as_json(), indent=1) if as_json else str(report))
+
+
+def expand(inputs: Sequence[str], kind: str) -> list[str]:
+    """`-` stands for the lines of stdin; a folder, where the run is about images, for the images in it."""
+    said = [line for item in inputs for line in (sys.stdin.read().splitlines() if item == "-" else [item])]
+    if kind != "image":
+        return said
+    from PIL import Image
+
+    suffixes = Image.registered_extensions()
+    found: list[str] = []
+    for item in said:
+        if not Path(item).is_dir():
+            found.append(item)
+        elif inside := sorted(str(p) for p in Path(item).rglob("*") if p.suffix.lower() in suffixes):
+            found += inside
+        else:
+            raise UserError(f"no images in {item}", expected="files such as .jpg or .png")
+    return found
+
+
+def plugin_lines(kind: str) -> list[str]:
+    loaded = plugins.load_all(kind)
+    return table([(name, p.summary + (f" (default: {p.default})" if kind == "backbones" else ""))
+                  for name, p in loaded.items()])
+
+
+def backbone_names() -> list[str]:
+    """Every name that a backbone family offers, one a line, so that grep finds it."""
+    lines = []
+    for family in plugins.load_all("backbones").values():
+        try:
+            lines += family.names()
+        except UserError as error:  # its library is not installed; the other families can be listed all the same
+            say(f"outdo: {error}")
+    return lines
+
+
+def recipe_lines() -> list[str]:
+    from outdo.recipe import CHOICES, span
+
+    return table([(choice.name.replace("_", "-"), str(choice.default), f"{choice.help}; {span(choice)}")
+                  for choice in CHOICES])
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose complaints are UserErrors and name the nearest flag."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, rest = self.parse_known_args(args, namespace)
+        for unknown in rest:
+            if unknown.startswith("-"):
+                name = unknown.partition("=")[0]
+                raise UserError(f"unknown flag '{name}'", fix=nearest(name, self._option_string_actions))
+        if rest:
+            raise UserError(f"one argument too many, '{rest[0]}'", fix=f"see `{self.prog} --help`")
+        return parsed
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise UserError(f"unknown {action.dest} '{value}'", fix=nearest(value, action.choices))
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message, fix=f"see `{self.prog} --help`")
+
+    def print_help(self, file: Any = None) -> None:
+        show(self.format_help().rstrip())
+
+
+# ── output ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def show(text: str) -> None:
+    """To stdout. A reader that has seen enough, as `head` has, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say(text: str) -> None:
+    """To stderr, if anyone still listens there."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
