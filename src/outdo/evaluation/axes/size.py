@@ -1,0 +1,23 @@
+"""Size: the weights as they lie on disk, backbone included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outdo.contracts import Contestant, Measurement, TestSet
+from outdo.evaluation.axes._helpers import runnable
+
+
+class Size:
+    title = "size"
+    summary = "weights on disk, backbone included"
+    unit = "bytes"
+    better = "lower"
+    tolerance = 0.01  # another head is not another size
+
+    def measure(self, contestants: Sequence[Contestant], test: TestSet) -> dict[str, Measurement]:
+        return {name: Measurement(float(model.size_bytes()), 1, detail={"parameters": int(model.parameters())})
+                for name, model in runnable(contestants).items()}
+
+
+PLUGIN = Size()

@@ -1,0 +1,347 @@
+"""Who is better: one comparison per axis and pair, on the same examples, with an interval, a p-value and a verdict.
+
+What an axis measured decides the method:
+
+- right or wrong per example: exact McNemar test; Tango's score interval for the difference of paired proportions
+- a statistic over the examples: paired bootstrap (the same resamples for both), interval and p-value from it
+- samples taken in turns (times): Wilcoxon signed-rank over the log-ratios of the rounds
+- one exact figure (bytes): beyond the axis's tolerance or not; no p-value, since nothing is random
+
+p-values are corrected over everything compared in one call (Holm 1979). A verdict needs a corrected p below 0.05.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from outdo.contracts import Axis, Measurement
+
+ALPHA = 0.05
+CELLS = 8_000_000  # weights in memory at a time: 64 MB
+
+Verdict = Literal["better", "worse", "no difference shown", "equivalent"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`of` against `against` on one axis. The difference is of − against, in the axis' unit."""
+
+    axis: str
+    of: str
+    against: str
+    difference: float | None  # None where one side is not defined
+    low: float | None  # 95 % interval of the difference; None for exact figures
+    high: float | None
+    p: float | None  # corrected: what the verdict rests on; None for exact figures
+    p_raw: float | None  # before the correction
+    n: int  # examples, or rounds
+    verdict: Verdict
+    method: str
+    p_equivalent: float | None = None  # corrected, of the two one-sided tests; None without a margin
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+class Evidence(Protocol):
+    """What the data say about the true difference."""
+
+    method: str
+    difference: float
+
+    def interval(self, level: float) -> tuple[float | None, float | None]:
+        """(None, None) when there are too few data for the level."""
+        ...
+
+    def p(self) -> float:
+        """Two-sided, against a true difference of 0."""
+        ...
+
+    def p_equivalent(self, margin: float) -> float:
+        """The larger of two one-sided p-values, against a true difference beyond ± margin."""
+        ...
+
+
+def compare(
+    axes: Mapping[str, Axis],
+    measurements: Mapping[str, Mapping[str, Measurement]],
+    pairs: Sequence[tuple[str, str]],
+    margin: float | None = None,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Every pair (of, against) on every axis that measured both, p-values corrected over all of them (Holm).
+
+    `measurements`: axis -> contestant -> Measurement. `margin`: differences within it count as equivalent; in the
+    axis' unit, but relative for times, sizes and rates.
+    """
+    found = [
+        replace(compare_axis(axis, measurements[name][of], measurements[name][against], margin=margin, seed=seed),
+                axis=name, of=of, against=against)
+        for name, axis in axes.items()
+        for of, against in pairs
+        if of in measurements.get(name, {}) and against in measurements[name]
+    ]
+    corrected = holm([c.p_raw for c in found])
+    equivalent = holm([c.p_equivalent for c in found])
+    return [
+        c if c.p_raw is None else replace(c, p=p, p_equivalent=e, verdict=judge(
+            axes[c.axis], measurements[c.axis][c.against], c.difference, p, e))
+        for c, p, e in zip(found, corrected, equivalent, strict=True)
+    ]
+
+
+def compare_axis(
+    axis: Axis, of: Measurement, against: Measurement, *, margin: float | None = None, seed: int = 0
+) -> Comparison:
+    """One comparison by itself, nothing to correct for. Both must have been measured on the same examples."""
+    n = min(of.n, against.n)
+    blank = Comparison("", "", "", None, None, None, None, None, n, "no difference shown", "not defined")
+    if of.value is None or against.value is None:
+        return blank
+    evidence = weigh(of, against, seed)
+    if evidence is None:
+        return replace(blank, difference=of.value - against.value, verdict=exact(axis, of, against, margin),
+                       method="exact figures")
+    low, high = evidence.interval(1 - ALPHA)
+    p = evidence.p()
+    equivalent = None if margin is None else evidence.p_equivalent(margin)
+    return replace(blank, difference=evidence.difference, low=low, high=high, p=p, p_raw=p, p_equivalent=equivalent,
+                   method=evidence.method, verdict=judge(axis, against, evidence.difference, p, equivalent))
+
+
+def weigh(of: Measurement, against: Measurement, seed: int) -> Evidence | None:
+    """The evidence that fits what was measured; None for exact figures."""
+    if of.correct is not None and against.correct is not None:
+        return Proportions(of.correct, against.correct)
+    if of.statistic is not None and against.statistic is not None:
+        return Bootstrap(of, against, seed)
+    if of.samples is not None and against.samples is not None:
+        return Rounds(of.samples, against.samples)
+    return None
+
+
+def judge(axis: Axis, against: Measurement, difference: float | None, p: float | None, equivalent: float | None
+          ) -> Verdict:
+    """Equivalence goes first: whoever states a margin says that differences within it do not matter."""
+    if equivalent is not None and equivalent < ALPHA:
+        return "equivalent"
+    if p is None or p >= ALPHA or not difference:
+        return "no difference shown"
+    if against.samples is not None and abs(difference) <= axis.tolerance * float(np.median(against.samples)):
+        return "no difference shown"  # a clock read often enough finds differences that nobody cares about
+    return "better" if (difference > 0) == (axis.better == "higher") else "worse"
+
+
+def exact(axis: Axis, of: Measurement, against: Measurement, margin: float | None) -> Verdict:
+    """For figures in which nothing is random: beyond the tolerance is a difference."""
+    assert of.value is not None
+    assert against.value is not None
+    difference = of.value - against.value
+    if margin is not None and abs(difference) <= margin * abs(against.value):
+        return "equivalent"
+    sure = abs(difference) > axis.tolerance * max(abs(of.value), abs(against.value))
+    return judge(axis, against, difference, 0.0 if sure else 1.0, None)
+
+
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction, controlling the chance of any false verdict; None stays None and does not count."""
+    known = sorted((value, i) for i, value in enumerate(p) if value is not None)
+    out: list[float | None] = [None] * len(p)
+    highest = 0.0
+    for rank, (value, i) in enumerate(known):
+        highest = max(highest, min(1.0, value * (len(known) - rank)))
+        out[i] = highest
+    return out
+
+
+# ── right or wrong ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Proportions:
+    """Two contestants, each right or wrong on the same n examples.
+
+    Test: exact McNemar, the two-sided binomial test on the examples where exactly one is right. Interval: the score
+    interval of Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the
+    paired-sample design"; it holds its level at small n and has a width even when no example differs.
+    """
+
+    method = "exact McNemar test, Tango score interval"
+
+    def __init__(self, of: np.ndarray, against: np.ndarray) -> None:
+        assert len(of) == len(against), "contestants answered different tests"
+        self.n = len(of)
+        self.gained, self.lost = int((of & ~against).sum()), int((~of & against).sum())
+        self.difference = (self.gained - self.lost) / self.n
+
+    def p(self) -> float:
+        return mcnemar(self.gained, self.lost)
+
+    def interval(self, level: float) -> tuple[float, float]:
+        from scipy.optimize import brentq
+        from scipy.stats import norm
+
+        z, d, edge = norm.ppf((1 + level) / 2), self.difference, 1 - 1e-12
+        low = brentq(lambda x: self.score(x) - z, -edge, d) if d > -edge else -1.0
+        high = brentq(lambda x: self.score(x) + z, d, edge) if d < edge else 1.0
+        return float(low), float(high)
+
+    def score(self, delta: float) -> float:
+        """Tango's z for a true difference of `delta`: standard normal when it is true, falling in delta."""
+        n, b, c = self.n, self.gained, self.lost
+        linear = -b - c + (2 * n - b + c) * delta
+        root = np.sqrt(max(0.0, linear**2 + 8 * n * c * delta * (1 - delta)))
+        q = (root - linear) / (4 * n)
+        spread = n * (2 * q + delta * (1 - delta))
+        return (b - c - n * delta) / np.sqrt(spread) if spread > 0 else 0.0
+
+    def p_equivalent(self, margin: float) -> float:
+        from scipy.stats import norm
+
+        if margin <= 0:
+            return 1.0
+        margin = min(margin, 1 - 1e-9)
+        return float(max(norm.sf(self.score(-margin)), norm.cdf(self.score(margin))))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Exact two-sided p; 1 when no example differs."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
+
+
+def detectable(n: int, discordant_rate: float | None = None) -> float | None:
+    """The smallest difference of accuracies that this test could have shown (p < 0.05), None when no difference could.
+
+    `discordant_rate`: the share of the n examples on which exactly one is right. Without it: the smallest over all
+    shares, which is 6/n, since six examples for and none against is the least that gives p < 0.05.
+    """
+    from scipy.stats import binom
+
+    differ = max(6, 0 if discordant_rate is None else round(discordant_rate * n))
+    if differ > n:
+        return None
+    ahead = 2 * (int(binom.isf(ALPHA / 2, differ, 0.5)) + 1) - differ
+    return ahead / n
+
+
+# ── statistics over examples ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Bootstrap:
+    """Paired bootstrap: the same resamples of the examples for both contestants (Efron and Tibshirani 1993)."""
+
+    def __init__(self, of: Measurement, against: Measurement, seed: int) -> None:
+        assert of.n == against.n, "contestants answered different tests"
+        one, other = of.statistic, against.statistic
+        assert one is not None
+        assert other is not None
+        self.n = of.n
+        self.difference = float((one(np.ones((1, self.n))) - other(np.ones((1, self.n))))[0])
+        draws = [one(w) - other(w) for w in resamples(self.n, seed)]
+        self.draws = np.sort(np.concatenate(draws))
+        self.method = f"paired bootstrap, {len(self.draws):,} resamples"
+
+    def interval(self, level: float) -> tuple[float, float]:
+        tail = self._tail((1 - level) / 2)
+        low, high = np.quantile(self.draws, [tail, 1 - tail])
+        return float(low), float(high)
+
+    def p(self) -> float:
+        return min(1.0, 2 * min(self._below(0.0), self._above(0.0)))
+
+    def p_equivalent(self, margin: float) -> float:
+        return max(self._below(-margin), self._above(margin))
+
+    def _tail(self, nominal: float) -> float:
+        """The share to cut off for a nominal one: wider for few examples (Hesterberg 2015, expanded percentile)."""
+        from scipy.stats import norm, t
+
+        if self.n < 2:
+            return 0.0
+        return float(norm.cdf(np.sqrt(self.n / (self.n - 1)) * t.ppf(nominal, self.n - 1)))
+
+    def _nominal(self, tail: float) -> float:
+        """The inverse of `_tail`, so that p < 0.05 exactly when the 95 % interval leaves out 0."""
+        from scipy.stats import norm, t
+
+        return 1.0 if self.n < 2 else float(t.cdf(norm.ppf(tail) / np.sqrt(self.n / (self.n - 1)), self.n - 1))
+
+    def _below(self, x: float) -> float:
+        """One-sided p against a true difference <= x."""
+        return self._nominal((1 + np.count_nonzero(self.draws <= x + 1e-12)) / (1 + len(self.draws)))
+
+    def _above(self, x: float) -> float:
+        return self._nominal((1 + np.count_nonzero(self.draws >= x - 1e-12)) / (1 + len(self.draws)))
+
+
+def resamples(n: int, seed: int) -> Iterator[np.ndarray]:
+    """Chunks (b, n) of how often each example is drawn: 10,000 resamples, for large n fewer, at least 2,000."""
+    rng = np.random.default_rng(seed)
+    total = int(np.clip(20_000_000 // n, 2_000, 10_000))
+    step = max(1, CELLS // n)
+    for start in range(0, total, step):
+        b = min(step, total - start)
+        drawn = rng.integers(0, n, (b, n)) + np.arange(b)[:, None] * n
+        yield np.bincount(drawn.ravel(), minlength=b * n).reshape(b, n).astype(np.float64)
+
+
+# ── samples taken in turns ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Rounds:
+    """Wilcoxon signed-rank test on log-ratios, with the Hodges-Lehmann estimate and its exact interval.
+
+    When two contestants are alike, of/against and against/of are alike too, so the log-ratio is symmetric about 0:
+    just what the test supposes. Differences are the ratio's, on the scale of the other contestant's median.
+    """
+
+    method = "paired over rounds, Wilcoxon signed-rank on log-ratios"
+
+    def __init__(self, of: np.ndarray, against: np.ndarray) -> None:
+        assert len(of) == len(against), "contestants were not timed in the same rounds"
+        ratios = np.log(np.asarray(of, float)) - np.log(np.asarray(against, float))
+        i, j = np.triu_indices(len(ratios))
+        self.walsh = np.sort((ratios[i] + ratios[j]) / 2)  # means of all pairs: the test counts their signs
+        self.null = signed_rank(len(ratios))
+        self.scale = float(np.median(against))
+        self.difference = self._plain(float(np.median(self.walsh)))
+
+    def p(self) -> float:
+        return min(1.0, 2 * min(self._below(0.0), self._above(0.0)))
+
+    def interval(self, level: float) -> tuple[float | None, float | None]:
+        cut = int(np.searchsorted(self.null, (1 - level) / 2, side="right"))  # W < cut is unlikely enough
+        if cut == 0:
+            return None, None
+        return self._plain(self.walsh[cut - 1]), self._plain(self.walsh[-cut])
+
+    def p_equivalent(self, margin: float) -> float:
+        """`margin` is relative here."""
+        low = -np.inf if margin >= 1 else np.log1p(-margin)
+        return max(self._below(low), self._above(np.log1p(margin)))
+
+    def _plain(self, log_ratio: float) -> float:
+        return float(self.scale * np.expm1(log_ratio))
+
+    def _below(self, x: float) -> float:
+        """One-sided p against a true log-ratio <= x: the chance of so few pairs at or under it."""
+        return float(self.null[np.count_nonzero(self.walsh <= x)])
+
+    def _above(self, x: float) -> float:
+        return float(self.null[np.count_nonzero(self.walsh >= x)])
+
+
+def signed_rank(rounds: int) -> np.ndarray:
+    """P(W <= w) for w = 0 .. R(R+1)/2, W the sum of the ranks with a plus when signs are fair coins."""
+    chance = np.zeros(rounds * (rounds + 1) // 2 + 1)
+    chance[0] = 1.0
+    for rank in range(1, rounds + 1):
+        moved = np.zeros_like(chance)
+        moved[rank:] = chance[:-rank]
+        chance = (chance + moved) / 2
+    return np.minimum(1.0, np.cumsum(chance))

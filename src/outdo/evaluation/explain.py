@@ -1,0 +1,152 @@
+"""Why: which examples, classes and confusions a comparison gained and lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from outdo.contracts import Predictions
+from outdo.evaluation.axes._helpers import per_class
+
+LISTED = 100  # flips and confusions in the report; the counts are always of all
+
+
+def flips(
+    before: Predictions, after: Predictions, codes: np.ndarray, ids: Sequence[str], classes: Sequence[str],
+    most: int = LISTED,
+) -> dict[str, Any]:
+    """Examples that one side gets right and the other wrong, worst first: the surest wrong answers.
+
+    {"gained": [...], "lost": [...], "n_gained", "n_lost"}; each example {"id", "truth", "before", "after",
+    "before_confidence", "after_confidence"}, at most `most` of each kind.
+    """
+    was, now, was_sure, now_sure = before.labels, after.labels, before.confidence, after.confidence
+    gained = np.flatnonzero((was != codes) & (now == codes))
+    lost = np.flatnonzero((was == codes) & (now != codes))
+
+    def listed(which: np.ndarray, sure: np.ndarray) -> list[dict[str, Any]]:
+        worst_first = which[np.argsort(-sure[which], kind="stable")][:most]
+        return [{
+            "id": ids[i],
+            "truth": classes[codes[i]],
+            "before": classes[was[i]],
+            "after": classes[now[i]],
+            "before_confidence": float(was_sure[i]),
+            "after_confidence": float(now_sure[i]),
+        } for i in worst_first]
+
+    return {"gained": listed(gained, was_sure), "lost": listed(lost, now_sure),
+            "n_gained": len(gained), "n_lost": len(lost)}
+
+
+def class_changes(
+    before: Predictions, after: Predictions, codes: np.ndarray, classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """[{"class", "n", "before", "after", "difference"}] in numbers of correct answers, largest loss first."""
+    rows = [
+        {"class": was["class"], "n": was["n"], "before": was["correct"], "after": now["correct"],
+         "difference": now["correct"] - was["correct"]}
+        for was, now in zip(per_class(codes, before.labels, classes), per_class(codes, after.labels, classes),
+                            strict=True)
+    ]
+    return sorted(rows, key=lambda row: row["difference"])
+
+
+def confusions(
+    before: Predictions, after: Predictions, codes: np.ndarray, classes: Sequence[str], most: int = LISTED
+) -> dict[str, Any]:
+    """Mistakes that became more frequent ("appeared") or rarer ("vanished"), largest change first.
+
+    Each {"truth", "answer", "before", "after"}: how often `truth` was taken for `answer`.
+    """
+    was, now = (mistakes(p, codes) for p in (before, after))
+    change = {pair: now[pair] - was[pair] for pair in was | now}
+
+    def listed(sign: int) -> list[dict[str, Any]]:
+        largest_first = sorted((pair for pair in change if sign * change[pair] > 0), key=lambda x: -sign * change[x])
+        return [{"truth": classes[t], "answer": classes[a], "before": was[t, a], "after": now[t, a]}
+                for t, a in largest_first[:most]]
+
+    return {"appeared": listed(1), "vanished": listed(-1)}
+
+
+def mistakes(predictions: Predictions, codes: np.ndarray) -> Counter[tuple[int, int]]:
+    """How often each class was taken for which other: (truth, answer) -> count."""
+    labels = predictions.labels
+    wrong = labels != codes
+    return Counter(zip(codes[wrong].tolist(), labels[wrong].tolist(), strict=True))
+
+
+# ── in words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def words(report: Mapping[str, Any]) -> str:
+    """A paragraph in plain words that states only what the figures of report.json support."""
+    names = {c["role"]: c["name"] for c in report["contestants"] if c["role"] in ("before", "after")}
+    before, after = names["before"], names["after"]
+    main = {axis["title"]: found for axis in report["axes"] for found in axis["comparisons"]
+            if (found["of"], found["against"]) == (after, before)}
+    return " ".join(filter(None, [
+        _headline(report, before, after),
+        _by_verdict(main, "better", "It is better on"),
+        _by_verdict(main, "worse", "It is worse on"),
+        _by_verdict(main, "equivalent", "Within the stated margin it is equivalent on"),
+        _by_verdict(main, "no difference shown", "No difference was shown on"),
+        _flipped(report["flips"]),
+        _classes(report["class_changes"]),
+        chance(report),
+    ]))
+
+
+def _headline(report: Mapping[str, Any], before: str, after: str) -> str:
+    axis = next((a for a in report["axes"] if a["axis"] == "accuracy"), None)
+    if axis is None or not axis["comparisons"]:
+        return ""
+    n = report["data"]["n"]["test"]
+    now, was = axis["values"][after], axis["values"][before]
+    if now is None or was is None:
+        return ""
+    return (f"Of {n:,} test examples, {after} answers {round(now * n):,} correctly and {before} {round(was * n):,} "
+            f"({100 * now:.1f} % against {100 * was:.1f} %).")
+
+
+def _by_verdict(main: Mapping[str, Mapping[str, Any]], verdict: str, lead: str) -> str:
+    titles = [title for title, found in main.items() if found["verdict"] == verdict]
+    return f"{lead} {listing(titles)}." if titles else ""
+
+
+def _flipped(flipped: Mapping[str, Any]) -> str:
+    gained, lost = flipped["n_gained"], flipped["n_lost"]
+    if not gained and not lost:
+        return "No example is right in one and wrong in the other."
+    return f"{counted(gained, 'example')} became right that had been wrong, {counted(lost, 'example')} the reverse."
+
+
+def _classes(changes: Sequence[Mapping[str, Any]]) -> str:
+    lost = [row for row in changes if row["difference"] < 0]
+    if not lost:
+        return ""
+    worst = lost[0]
+    return (f"{counted(len(lost), 'class', 'classes')} lost correct answers, most of all {worst['class']} "
+            f"({worst['before']} to {worst['after']} of {worst['n']}); a single class was not tested by itself.")
+
+
+def chance(report: Mapping[str, Any]) -> str:
+    """What so small a test cannot show."""
+    n, least = report["data"]["n"]["test"], report["detectable"]
+    if least is None:
+        return f"With {counted(n, 'test example')}, no difference of accuracies could be told from chance."
+    return (f"With {n:,} test examples, and as many on which the two differ, a difference of accuracies under "
+            f"{100 * least:.1f} points cannot be told from chance.")
+
+
+def counted(n: int, one: str, many: str | None = None) -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def listing(names: Sequence[str]) -> str:
+    """a; a and b; a, b and c."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,226 @@
+"""The report: `report.json` as a dict, built from measurements, and its table for the terminal.
+
+`build` gathers, `Report` shows; every figure of the table, the page and the paragraph is read from the same dict. Its
+shape is documented by `report.schema.json` beside this file.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from outdo import __version__, plugins
+from outdo.contracts import Axis, Contestant, Measurement, Progress, TestSet
+from outdo.errors import RunError
+from outdo.evaluation import explain
+from outdo.evaluation.comparison import Comparison, compare, detectable
+from outdo.storage import plain, read_json
+
+SCHEMA = 1
+FILE = "report.json"
+UNITS = get_args(get_type_hints(Axis)["unit"])  # the order of the table: answers first, then time, then bytes
+
+Measurements = Mapping[str, Mapping[str, Measurement]]  # axis -> contestant -> what was found
+
+
+def measure_all(
+    contestants: Sequence[Contestant], test: TestSet, axes: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Measurement]]:
+    """axis -> contestant -> Measurement, for the named axes or all that there are."""
+    loaded = {name: plugins.load("axes", name) for name in (plugins.names("axes") if axes is None else axes)}
+    ordered = sorted(loaded, key=lambda name: (UNITS.index(loaded[name].unit), name))
+    found = {}
+    for done, name in enumerate(ordered):
+        if progress:
+            progress(f"measuring {loaded[name].title}", done, len(ordered))
+        found[name] = loaded[name].measure(contestants, test)
+    if progress:
+        progress("measured", len(ordered), len(ordered))
+    return found
+
+
+def build(
+    contestants: Sequence[Contestant], test: TestSet, measurements: Measurements, context: Mapping[str, Any], *,
+    headline: str = "accuracy", margin: float | None = None,
+) -> dict[str, Any]:
+    """report.json as a dict.
+
+    One contestant has the role before and one the role after; these two are compared on every axis. The others are
+    compared with after on the headline axis. `context` gives, as they are: task, seed, data, machine, seconds, recipe
+    and, where known, curve, ladder and notes.
+    """
+    before, after = (next(c for c in contestants if c.role == role) for role in ("before", "after"))
+    others = [c.name for c in contestants if c not in (before, after)]
+    axes = {name: plugins.load("axes", name) for name in measurements}
+    seed = context["seed"]
+    main = compare(axes, measurements, [(after.name, before.name)], margin, seed)
+    rest = compare({k: v for k, v in axes.items() if k == headline}, measurements,
+                   [(after.name, other) for other in others], margin, seed)
+    tally = Counter(c.verdict for c in main)
+    report = {
+        "schema": SCHEMA,
+        "outdo": __version__,
+        **{key: context[key] for key in ("task", "seed", "data", "machine", "seconds", "recipe")},
+        "classes": test.classes,
+        "contestants": [{"name": c.name, "role": c.role, **c.about} for c in contestants],
+        "axes": [_axis(name, axes[name], measurements[name], [c for c in main + rest if c.axis == name])
+                 for name in measurements],
+        "verdict": {v: tally[v] for v in ("better", "worse", "no difference shown", "equivalent")},
+        "margin": margin,
+        **_why(before, after, test),
+        **{key: context.get(key, []) for key in ("curve", "ladder", "notes")},
+    }
+    report = plain(report)
+    return report | {"in_words": explain.words(report)}
+
+
+def _axis(name: str, axis: Axis, found: Mapping[str, Measurement], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    return {
+        "axis": name,
+        "title": axis.title,
+        "summary": axis.summary,
+        "unit": axis.unit,
+        "better": axis.better,
+        "values": {contestant: m.value for contestant, m in found.items()},
+        "comparisons": [c.as_json() for c in comparisons],
+        "detail": {contestant: m.detail for contestant, m in found.items()},
+    }
+
+
+def _why(before: Contestant, after: Contestant, test: TestSet) -> dict[str, Any]:
+    was, now, codes = before.predictions, after.predictions, test.codes
+    differ = ((was.labels == codes) != (now.labels == codes)).mean() if len(test) else 0.0
+    return {
+        "flips": explain.flips(was, now, codes, test.ids, test.classes),
+        "class_changes": explain.class_changes(was, now, codes, test.classes),
+        "confusions": explain.confusions(was, now, codes, test.classes),
+        "detectable": detectable(len(test), float(differ)),
+    }
+
+
+# ── the table ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Report:
+    """report.json, read and shown."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        if content.get("schema") != SCHEMA:
+            raise RunError("this report was written by another version of outdo", expected=f"schema {SCHEMA}",
+                           found=f"schema {content.get('schema')}", fix="run again, or use the version that wrote it")
+        self.content = dict(content)
+
+    @classmethod
+    def read(cls, folder: Path) -> Report:
+        """Raises RunError: no report in the folder, or one that is damaged or of another version."""
+        content = read_json(Path(folder) / FILE)
+        if not isinstance(content, dict):
+            raise RunError(f"{Path(folder) / FILE} is damaged", expected="a JSON object")
+        return cls(content)
+
+    def as_json(self) -> dict[str, Any]:
+        return self.content
+
+    def __str__(self) -> str:
+        before, after = self.name("before"), self.name("after")
+        parts = [f"before: {clean(before)}   after: {clean(after)}", "", table(self._main_rows(before, after))]
+        if others := self._other_rows(before, after):
+            parts += ["", table(others)]
+        return "\n".join([*parts, "", explain.chance(self.content), self.verdict()])
+
+    def name(self, role: str) -> str:
+        return next(c["name"] for c in self.content["contestants"] if c["role"] == role)
+
+    def _main_rows(self, before: str, after: str) -> list[list[str]]:
+        rows = [["", "before", "after", "difference [95% CI]", "verdict"]]
+        for axis in self.content["axes"]:
+            for found in axis["comparisons"]:
+                if found["against"] == before:
+                    values = (shown(axis["values"][name], axis["unit"]) for name in (before, after))
+                    rows.append([axis["title"], *values, interval(found, axis["unit"]), judged(found)])
+        return rows
+
+    def _other_rows(self, before: str, after: str) -> list[list[str]]:
+        rows = []
+        for axis in self.content["axes"]:
+            for found in axis["comparisons"]:
+                if found["against"] != before:
+                    other, unit = found["against"], axis["unit"]
+                    rows.append([clip(clean(other), 30), shown(axis["values"][other], unit), interval(found, unit),
+                                 judged(found)])
+            if rows:
+                return [[f"{axis['title']} of", "", "after against it", "verdict"], *rows]
+        return rows
+
+    def verdict(self) -> str:
+        """The last line."""
+        tally = self.content["verdict"]
+        said = [f"better on {explain.counted(tally['better'], 'axis', 'axes')}",
+                f"no difference shown on {tally['no difference shown']}", f"worse on {tally['worse']}"]
+        if tally["equivalent"]:
+            said.insert(1, f"equivalent on {tally['equivalent']}")
+        opened = self.content["data"]["test_opened"]
+        times = {1: "once", 2: "twice"}.get(opened, f"{opened} times")
+        return f"verdict: {', '.join(said)}. Test set opened {times}."
+
+
+SCALES = {"fraction": (100, 1, " %"), "seconds": (1000, 1, " ms"), "bytes": (1e-6, 1, " MB"), "nats": (1, 3, ""),
+          "per second": (1, 1, " /s"), "score": (1, 3, "")}  # unit -> factor, decimals, suffix
+
+
+def shown(value: float | None, unit: str) -> str:
+    factor, decimals, suffix = SCALES[unit]
+    return "–" if value is None else f"{value * factor:,.{decimals}f}{suffix}"
+
+
+def interval(found: Mapping[str, Any], unit: str) -> str:
+    """`+4.6 [+1.3, +7.8]` in the unit that the values are shown in."""
+    factor, decimals, _ = SCALES[unit]
+
+    def signed(value: float) -> str:
+        text = f"{value * factor:+,.{decimals}f}".replace("-", "−")
+        return text[1:] if float(text.replace("−", "-").replace(",", "")) == 0 else text
+
+    if found["difference"] is None:
+        return "–"
+    if found["low"] is None:
+        return signed(found["difference"])
+    return f"{signed(found['difference'])} [{signed(found['low'])}, {signed(found['high'])}]"
+
+
+def judged(found: Mapping[str, Any]) -> str:
+    if found["p"] is None:
+        return found["verdict"]
+    p = "p < 0.001" if found["p"] < 0.001 else f"p = {found['p']:.{3 if found['p'] < 0.1 else 2}f}"
+    return f"{found['verdict']} ({p}, n = {found['n']:,})"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns padded to their widest cell; the first and the last to the left, the others to the right."""
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(
+        cell + gap if i in (0, len(row) - 1) else gap + cell
+        for i, cell in enumerate(row) for gap in [" " * (widths[i] - width(cell))]
+    ).rstrip() for row in rows)
+
+
+ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
+
+
+def clean(text: str) -> str:
+    """Text from data, safe to print: no terminal escapes, control or direction characters."""
+    return "".join(c for c in ESCAPES.sub("", text) if unicodedata.category(c)[0] != "C")
+
+
+def clip(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def width(text: str) -> int:
+    """Columns in a terminal: Chinese, Japanese and Korean characters take two, combining marks none."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
