@@ -66,7 +66,7 @@ class MissingExtra(UserError):
 
     def __init__(self, feature: str, library: str, extra: str) -> None:
         super().__init__(
-            f"{feature} needs the library {library}, which is not installed", fix=f"pip install 'outdo[{extra}]'"
+            f"{feature} needs the library {library}, which is not installed", fix=f"run pip install 'outdo[{extra}]'"
         )
 
 
