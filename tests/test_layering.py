@@ -12,7 +12,7 @@ ROOT = Path(outdo.__file__).parent
 GROUPS = [
     ["errors"], ["progress", "contracts", "recipe", "plugins", "runtime"], ["storage", "data"], ["training"],
     ["backbones", "tasks", "search", "evaluation", "deploy"], ["serving", "scale"], ["improve"], ["applications"],
-    ["demo", "cli", "__main__", "__init__"],
+    ["__init__", "demo", "cli", "__main__"],
 ]
 ORDER = [unit for group in GROUPS for unit in group]
 VERSION = "outdo.__version__"  # anybody may say which outdo wrote a file

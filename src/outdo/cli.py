@@ -61,13 +61,19 @@ def run(argv: list[str]) -> int:
     if argv[0] == "--version":
         show(f"outdo {outdo.__version__}")
         return 0
+    command, args = parse(argv)
+    command(args)
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[Callable[[argparse.Namespace], None], argparse.Namespace]:
+    """(the command's function, what it is called with). Only that command's flags are put together."""
     if argv[0] not in COMMANDS:
         raise UserError(f"unknown command '{argv[0]}'", fix=nearest(argv[0], COMMANDS))
     command, flags = COMMANDS[argv[0]]
     parser = Parser(prog=f"outdo {argv[0]}", description=command.__doc__, allow_abbrev=False)
     flags(parser)
-    command(parser.parse_args(argv[1:]))
-    return 0
+    return command, parser.parse_args(argv[1:])
 
 
 # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────────────
