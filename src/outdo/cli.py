@@ -268,14 +268,13 @@ def expand(inputs: Sequence[str], kind: str) -> list[str]:
     said = [line for item in inputs for line in (sys.stdin.read().splitlines() if item == "-" else [item])]
     if kind != "image":
         return said
-    from PIL import Image
+    from outdo.data.readers._tree import IMAGE_SUFFIXES
 
-    suffixes = Image.registered_extensions()
     found: list[str] = []
     for item in said:
         if not Path(item).is_dir():
             found.append(item)
-        elif inside := sorted(str(p) for p in Path(item).rglob("*") if p.suffix.lower() in suffixes):
+        elif inside := sorted(str(p) for p in Path(item).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
             found += inside
         else:
             raise UserError(f"no images in {item}", expected="files such as .jpg or .png")
