@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from typing import IO
 
@@ -38,7 +39,8 @@ class Bar:
         self.done, self.total = done, total
         if now - self.drawn >= self.every_seconds:
             self.drawn = now
-            self.write(f"\r{self.line(now)}\x1b[K" if self.terminal else f"{self.line(now)}\n")
+            line = self.line(now)
+            self.write(f"\r{line[:shutil.get_terminal_size().columns - 1]}\x1b[K" if self.terminal else f"{line}\n")
 
     def line(self, now: float) -> str:
         spent, share = now - self.began, min(self.done / self.total, 1.0)
