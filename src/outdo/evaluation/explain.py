@@ -60,14 +60,14 @@ def confusions(
 ) -> dict[str, Any]:
     """Mistakes that became more frequent ("appeared") or rarer ("vanished"), largest change first.
 
-    Each {"truth", "answer", "before", "after"}: how often `truth` was taken for `answer`.
+    Each {"truth", "predicted", "before", "after"}: how often `truth` was taken for `predicted`.
     """
     was, now = (mistakes(p, codes) for p in (before, after))
     change = {pair: now[pair] - was[pair] for pair in was | now}
 
     def listed(sign: int) -> list[dict[str, Any]]:
         largest_first = sorted((pair for pair in change if sign * change[pair] > 0), key=lambda x: -sign * change[x])
-        return [{"truth": classes[t], "answer": classes[a], "before": was[t, a], "after": now[t, a]}
+        return [{"truth": classes[t], "predicted": classes[a], "before": was[t, a], "after": now[t, a]}
                 for t, a in largest_first[:most]]
 
     return {"appeared": listed(1), "vanished": listed(-1)}
@@ -102,15 +102,15 @@ def words(report: Mapping[str, Any]) -> str:
 
 
 def _headline(report: Mapping[str, Any], before: str, after: str) -> str:
-    axis = next((a for a in report["axes"] if a["axis"] == "accuracy"), None)
-    if axis is None or not axis["comparisons"]:
-        return ""
-    n = report["data"]["n"]["test"]
-    now, was = axis["values"][after], axis["values"][before]
-    if now is None or was is None:
-        return ""
-    return (f"Of {n:,} test examples, {after} answers {round(now * n):,} correctly and {before} {round(was * n):,} "
-            f"({100 * now:.1f} % against {100 * was:.1f} %).")
+    for axis in report["axes"]:
+        for found in axis["comparisons"]:
+            if (axis["axis"], found["of"], found["against"]) == ("accuracy", after, before) and found["n"]:
+                n, now, was = found["n"], axis["values"][after], axis["values"][before]
+                return (f"Of {counted(n, 'test example')}, {after} answers {round(now * n):,} correctly and {before} "
+                        f"{round(was * n):,}: {100 * now:.1f} % against {100 * was:.1f} %, a difference of "
+                        f"{points(found['difference'])} points (95 % interval {points(found['low'])} to "
+                        f"{points(found['high'])}).")
+    return ""
 
 
 def _by_verdict(main: Mapping[str, Mapping[str, Any]], verdict: str, lead: str) -> str:
@@ -136,11 +136,16 @@ def _classes(changes: Sequence[Mapping[str, Any]]) -> str:
 
 def chance(report: Mapping[str, Any]) -> str:
     """What so small a test cannot show."""
-    n, least = report["data"]["n"]["test"], report["detectable"]
+    n, least, flipped = report["data"]["n"]["test"], report["detectable"], report["flips"]
     if least is None:
         return f"With {counted(n, 'test example')}, no difference of accuracies could be told from chance."
-    return (f"With {n:,} test examples, and as many on which the two differ, a difference of accuracies under "
-            f"{100 * least:.1f} points cannot be told from chance.")
+    differ = flipped["n_gained"] + flipped["n_lost"]
+    return (f"With {counted(n, 'test example')}, {differ:,} of which only one side gets right, a difference of "
+            f"accuracies under {100 * least:.1f} points cannot be told from chance.")
+
+
+def points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:

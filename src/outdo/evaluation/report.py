@@ -6,12 +6,13 @@ shape is documented by `report.schema.json` beside this file.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from outdo import __version__, plugins
 from outdo.contracts import Axis, Contestant, Measurement, Progress, TestSet
@@ -22,7 +23,14 @@ from outdo.storage import plain, read_json
 
 SCHEMA = 1
 FILE = "report.json"
-UNITS = get_args(get_type_hints(Axis)["unit"])  # the order of the table: answers first, then time, then bytes
+UNITS: dict[str, tuple[float, int | None, str]] = {  # factor, decimals (None: as needed), suffix; in the table's order
+    "fraction": (100, 1, " %"),
+    "nats": (1, 3, ""),
+    "score": (1, 3, ""),
+    "seconds": (1000, None, " ms"),
+    "per second": (1, None, " /s"),
+    "bytes": (1e-6, None, " MB"),
+}
 
 Measurements = Mapping[str, Mapping[str, Measurement]]  # axis -> contestant -> what was found
 
@@ -33,7 +41,7 @@ def measure_all(
 ) -> dict[str, dict[str, Measurement]]:
     """axis -> contestant -> Measurement, for the named axes or all that there are."""
     loaded = {name: plugins.load("axes", name) for name in (plugins.names("axes") if axes is None else axes)}
-    ordered = sorted(loaded, key=lambda name: (UNITS.index(loaded[name].unit), name))
+    ordered = sorted(loaded, key=lambda name: (list(UNITS).index(loaded[name].unit), name))
     found = {}
     for done, name in enumerate(ordered):
         if progress:
@@ -129,7 +137,7 @@ class Report:
     def __str__(self) -> str:
         before, after = self.name("before"), self.name("after")
         parts = [f"before: {clean(before)}   after: {clean(after)}", "", table(self._main_rows(before, after))]
-        if others := self._other_rows(before, after):
+        if others := self._other_rows(before):
             parts += ["", table(others)]
         return "\n".join([*parts, "", explain.chance(self.content), self.verdict()])
 
@@ -138,24 +146,25 @@ class Report:
 
     def _main_rows(self, before: str, after: str) -> list[list[str]]:
         rows = [["", "before", "after", "difference [95% CI]", "verdict"]]
-        for axis in self.content["axes"]:
-            for found in axis["comparisons"]:
-                if found["against"] == before:
-                    values = (shown(axis["values"][name], axis["unit"]) for name in (before, after))
-                    rows.append([axis["title"], *values, interval(found, axis["unit"]), judged(found)])
+        for axis, found in self._comparisons():
+            if found["against"] == before:
+                was, now, unit = axis["values"][before], axis["values"][after], axis["unit"]
+                rows.append([axis["title"], shown(was, unit), shown(now, unit, was), interval(found, unit, was),
+                             judged(found)])
         return rows
 
-    def _other_rows(self, before: str, after: str) -> list[list[str]]:
-        rows = []
-        for axis in self.content["axes"]:
-            for found in axis["comparisons"]:
-                if found["against"] != before:
-                    other, unit = found["against"], axis["unit"]
-                    rows.append([clip(clean(other), 30), shown(axis["values"][other], unit), interval(found, unit),
-                                 judged(found)])
-            if rows:
-                return [[f"{axis['title']} of", "", "after against it", "verdict"], *rows]
-        return rows
+    def _other_rows(self, before: str) -> list[list[str]]:
+        rows = [["", "", "after against it", "verdict"]]
+        for axis, found in self._comparisons():
+            if found["against"] != before:
+                rows[0][0] = f"{axis['title']} of"
+                value = axis["values"][found["against"]]
+                rows.append([clip(clean(found["against"]), 30), shown(value, axis["unit"]),
+                             interval(found, axis["unit"], value), judged(found)])
+        return rows if len(rows) > 1 else []
+
+    def _comparisons(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        return ((axis, found) for axis in self.content["axes"] for found in axis["comparisons"])
 
     def verdict(self) -> str:
         """The last line."""
@@ -169,25 +178,32 @@ class Report:
         return f"verdict: {', '.join(said)}. Test set opened {times}."
 
 
-SCALES = {"fraction": (100, 1, " %"), "seconds": (1000, 1, " ms"), "bytes": (1e-6, 1, " MB"), "nats": (1, 3, ""),
-          "per second": (1, 1, " /s"), "score": (1, 3, "")}  # unit -> factor, decimals, suffix
+def shown(value: float | None, unit: str, like: float | None = None) -> str:
+    """`91.5 %`, `12.3 ms`; as many decimals as `like` would have, so that a row's figures can be compared."""
+    if value is None:
+        return "–"
+    factor, decimals, suffix = UNITS[unit]
+    return f"{value * factor:,.{places(value if like is None else like, factor, decimals)}f}{suffix}"
 
 
-def shown(value: float | None, unit: str) -> str:
-    factor, decimals, suffix = SCALES[unit]
-    return "–" if value is None else f"{value * factor:,.{decimals}f}{suffix}"
+def places(value: float, factor: float, decimals: int | None) -> int:
+    """Fixed for shares and scores; for times, rates and bytes three significant digits."""
+    if decimals is not None:
+        return decimals
+    return 0 if value == 0 else min(6, max(0, 2 - math.floor(math.log10(abs(value * factor)))))
 
 
-def interval(found: Mapping[str, Any], unit: str) -> str:
-    """`+4.6 [+1.3, +7.8]` in the unit that the values are shown in."""
-    factor, decimals, _ = SCALES[unit]
+def interval(found: Mapping[str, Any], unit: str, like: float | None) -> str:
+    """`+4.6 [+1.3, +7.8]` in the unit and with the decimals of the value `like`."""
+    if found["difference"] is None or like is None:
+        return "–"
+    factor, decimals, _ = UNITS[unit]
+    digits = places(like, factor, decimals)
 
     def signed(value: float) -> str:
-        text = f"{value * factor:+,.{decimals}f}".replace("-", "−")
-        return text[1:] if float(text.replace("−", "-").replace(",", "")) == 0 else text
+        scaled = round(value * factor, digits)
+        return f"{scaled:+,.{digits}f}".replace("-", "−") if scaled else f"{0:.{digits}f}"
 
-    if found["difference"] is None:
-        return "–"
     if found["low"] is None:
         return signed(found["difference"])
     return f"{signed(found['difference'])} [{signed(found['low'])}, {signed(found['high'])}]"

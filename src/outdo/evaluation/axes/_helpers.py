@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,8 +53,8 @@ def confusion(codes: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray
 
 
 def runnable(contestants: Sequence[Contestant]) -> dict[str, Runnable]:
-    """The contestants that can be run again."""
-    return {c.name: c.model for c in contestants if c.model is not None}
+    """The contestants worth running again: baselines are compared on their answers only, and time is dear."""
+    return {c.name: c.model for c in contestants if c.model is not None and c.role != "baseline"}
 
 
 def calling(model: Runnable, inputs: Inputs, batch: int = 1) -> Call:
@@ -88,16 +85,3 @@ def alternate(calls: Mapping[str, Call], seconds: float, rounds: int, fewest: in
             calls[name](r)
             taken[name].append(time.perf_counter() - started)
     return {name: np.array(values) for name, values in taken.items()}
-
-
-@cache
-def machine() -> str:
-    """The processor's name and how many of its threads this process may use."""
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {threads} threads"

@@ -24,7 +24,7 @@ class Accuracy:
         labels = contestant.predictions.labels
         correct = labels == test.codes
         detail = {"per_class": per_class(test.codes, labels, test.classes)}
-        if len(test.classes) <= CONFUSION_UP_TO:
+        if len(test.classes) <= CONFUSION_UP_TO and contestant.role != "baseline":
             detail["confusion"] = confusion(test.codes, labels, len(test.classes)).tolist()
         return measured(mean_of(correct), len(test), correct, detail)
 

@@ -1,7 +1,8 @@
 """Expected calibration error: how far the stated confidence is from the share that is right.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks": 15 bins of equal width over the top class's probability,
-the gaps between mean confidence and accuracy weighted by the bins' sizes.
+the gaps between mean confidence and accuracy weighted by the bins' sizes. On few examples it reads too high, because
+the bins' accuracies scatter; both sides of a comparison share that, and the interval is for the error read at this n.
 """
 
 from __future__ import annotations

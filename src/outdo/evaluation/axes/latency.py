@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from outdo.contracts import Contestant, Measurement, TestSet
-from outdo.evaluation.axes._helpers import alternate, calling, machine, runnable
+from outdo.evaluation.axes._helpers import alternate, calling, runnable
+from outdo.runtime import cpu_model
 
-SECONDS = 3.0  # per contestant, warm-up apart
+SECONDS = 1.5  # per contestant, warm-up apart
 ROUNDS = 100
 WARM_UP = 3
 
@@ -35,7 +36,7 @@ class Latency:
 
     def _one(self, taken: np.ndarray) -> Measurement:
         p50, p95 = np.percentile(taken, [50, 95])
-        detail = {"p50": float(p50), "p95": float(p95), "rounds": len(taken), "batch": 1, "machine": machine()}
+        detail = {"p50": float(p50), "p95": float(p95), "rounds": len(taken), "batch": 1, "machine": cpu_model()}
         return Measurement(float(p50), len(taken), samples=taken, detail=detail)
 
 

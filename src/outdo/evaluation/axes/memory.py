@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from outdo.contracts import Contestant, Measurement, Runnable, TestSet
-from outdo.evaluation.axes._helpers import machine, runnable, some
+from outdo.evaluation.axes._helpers import runnable, some
+from outdo.runtime import cpu_model
 
 BATCH = 32
 REPEATS = 3
@@ -41,7 +42,7 @@ class Memory:
         return {name: self._one(models[name].size_bytes(), rise) for name, rise in rises.items()}
 
     def _one(self, weights: int, rises: list[int]) -> Measurement:
-        detail = {"weights": int(weights), "working": rises, "batch": BATCH, "machine": machine()}
+        detail = {"weights": int(weights), "working": rises, "batch": BATCH, "machine": cpu_model()}
         return Measurement(float(weights + np.median(rises)), len(rises), detail=detail)
 
 
@@ -53,17 +54,26 @@ def working(model: Runnable, test: TestSet) -> int:
 
 
 def measurable() -> bool:
-    return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim") and Path(RESET).exists()
+    """Linux with glibc, and the system lets the process reset its peak."""
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        return False
+    try:
+        reset_peak()
+    except OSError:
+        return False
+    return True
 
 
-RESET = "/proc/self/clear_refs"
+def reset_peak() -> None:
+    """proc(5), clear_refs: the peak (VmHWM) becomes what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def rise(work: Callable[[], object]) -> int:
     """Peak of resident bytes during `work`, above what was resident when it began."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path(RESET).write_text("5")  # proc(5): resets the peak (VmHWM) to what is resident now
+    reset_peak()
     before = status("VmRSS")
     work()
     return max(0, status("VmHWM") - before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outdo.contracts import Contestant, Measurement, TestSet
-from outdo.evaluation.axes._helpers import runnable
 
 
 class Size:
@@ -16,8 +15,8 @@ class Size:
     tolerance = 0.01  # another head is not another size
 
     def measure(self, contestants: Sequence[Contestant], test: TestSet) -> dict[str, Measurement]:
-        return {name: Measurement(float(model.size_bytes()), 1, detail={"parameters": int(model.parameters())})
-                for name, model in runnable(contestants).items()}
+        return {c.name: Measurement(float(c.model.size_bytes()), 1, detail={"parameters": int(c.model.parameters())})
+                for c in contestants if c.model is not None}
 
 
 PLUGIN = Size()
