@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the recipe's flags are read from here, and `outdo improve -
     import torch
 
 Kind = Literal["image", "text"]
+Precision = Literal["float32", "bfloat16"]
 SPLITS = ("train", "validation", "test")
 Progress = Callable[[str, int, int], None]  # (what is being done, how many are done, of how many)
 
@@ -171,11 +172,16 @@ class Backbone(Protocol):
 
     Block i turns the State before it into the State after it: `run(state, 0, depth)` is the whole body, and
     `run(run(state, 0, cut), cut, depth)` is the same for every cut.
+
+    The module stays in eval mode. With gradients enabled, `run` and `pool` are the fast differentiable forward of the
+    module. Without (`torch.no_grad`), they and `features` go through a still faster frozen copy of its weights as they
+    are at that moment. `precision` may be set at any time and decides the number format of both.
     """
 
     name: str
     kind: Kind
     origin: Origin
+    precision: Precision  # of forward and backward; parameters, features and pooled outputs are always float32
     depth: int
     width: int  # D of `pool`
     feature_sets: Mapping[str, int]  # name -> width; "last" is the pooled output of the last block

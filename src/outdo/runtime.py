@@ -33,7 +33,7 @@ def prepare(allocator: str = "auto") -> str:
         return _allocator
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large blocks on huge pages
     mallopt = ctypes.CDLL(None).mallopt
-    if all([mallopt(ctypes.c_int(option), ctypes.c_int(value)) for option, value in KEPT.items()]):
+    if all(mallopt(ctypes.c_int(option), ctypes.c_int(value)) == 1 for option, value in KEPT.items()):
         _allocator = "keep"
     return _allocator
 

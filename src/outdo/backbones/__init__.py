@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from outdo import plugins
+from outdo.backbones._precision import choose_precision as choose_precision
 from outdo.contracts import Backbone, BackboneFamily, Kind
 from outdo.errors import BackboneError, nearest
 

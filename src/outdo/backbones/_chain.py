@@ -8,7 +8,6 @@ raise its version, so a tensor is identified by both.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +36,11 @@ class Block:
     shape: tuple[int, ...]  # of what it gives, batch of one
     until: str | None = None
 
+    @property
+    def opaque(self) -> bool:
+        """Whether it runs code of the network that is not in any module of its own."""
+        return self.until is not None or not self.modules
+
 
 class Reached(Exception):
     """Thrown by a hook to leave a forward pass early, with the tensor that had come so far."""
@@ -47,10 +51,10 @@ class Reached(Exception):
 
 
 class Chain:
-    """`body(image) == run(image, 0, len(blocks))`, and any cut in between gives the same."""
+    """`forward_features(image) == run(image, 0, len(blocks))`, and any cut in between gives the same."""
 
-    def __init__(self, module: nn.Module, body: Callable[[torch.Tensor], torch.Tensor], blocks: list[Block]) -> None:
-        self.module, self.body, self.blocks = module, body, blocks
+    def __init__(self, module: nn.Module, blocks: list[Block]) -> None:
+        self.module, self.blocks = module, blocks
 
     def run(self, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         for block in self.blocks[start:stop]:
@@ -59,9 +63,9 @@ class Chain:
 
     def _step(self, block: Block, x: torch.Tensor) -> torch.Tensor:
         if block.until is not None:
-            x = leave_at(self.body, x, self.module.get_submodule(block.until))
+            x = leave_at(self.module, x, block.until)
         elif not block.modules:
-            return self.body(x)
+            return forward_features(self.module, x)
         for name in block.modules:
             x = self.module.get_submodule(name)(x)
         return x
@@ -70,43 +74,40 @@ class Chain:
         return [self.module.get_submodule(name) for name in self.blocks[index].modules]
 
 
-def leave_at(body: Callable[[torch.Tensor], Any], x: torch.Tensor, module: nn.Module) -> torch.Tensor:
-    """Run `body(x)` until `module` is called, and return what it was called with."""
+def forward_features(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return module.forward_features(x)  # type: ignore[operator, no-any-return]
+
+
+def leave_at(module: nn.Module, x: torch.Tensor, name: str) -> torch.Tensor:
+    """Run the network until the module of that name is called, and return what it was called with."""
 
     def leave(_: nn.Module, args: tuple[Any, ...]) -> None:
         raise Reached(args[0])
 
-    handle = module.register_forward_pre_hook(leave)
+    handle = module.get_submodule(name).register_forward_pre_hook(leave)
     try:
-        body(x)
+        forward_features(module, x)
     except Reached as reached:
         return reached.x
     finally:
         handle.remove()
-    raise AssertionError("the forward pass never reached the first block")
+    raise AssertionError(f"the forward pass never reached {name}")
 
 
-def cut(module: nn.Module, body: Callable[[torch.Tensor], torch.Tensor], example: torch.Tensor) -> Chain:
-    """The finest honest chain of `body` (a method of `module` that takes one tensor and returns one).
+@dataclass(frozen=True)
+class Trace:
+    """What one forward pass of `forward_features` showed."""
 
-    `example` is one input (1, ...). Falls back to one block where no chain reproduces `body` on it.
-    """
-    whole = Chain(module, body, [Block((), ())])
-    with torch.no_grad():
-        calls, first, last, expected = watch(module, body, example)
-        whole.blocks = [Block((), tuple(expected.shape))]
-        for heavy in (2, 1):  # blocks of at least two kernels; in plain stacks (VGG) every kernel is a block
-            path = longest(calls, first, last, {c.name for c in calls if kernels(module.get_submodule(c.name)) >= heavy})
-            chain = Chain(module, body, group(module, path, first))
-            if len(chain.blocks) > 2 and torch.allclose(chain.run(example, 0, len(chain.blocks)), expected, 1e-3, 1e-4):
-                return chain
-    return whole
+    module: nn.Module
+    example: torch.Tensor
+    output: torch.Tensor
+    calls: list[Call]  # in the order in which they ended
+    first: Node  # the example
+    last: Node  # the output
 
 
-def watch(
-    module: nn.Module, body: Callable[[torch.Tensor], torch.Tensor], example: torch.Tensor
-) -> tuple[list[Call], Node, Node, torch.Tensor]:
-    """(calls in the order they ended, node of the input, node of the output, the output)."""
+def watch(module: nn.Module, example: torch.Tensor) -> Trace:
+    """Run `module.forward_features(example)` and note every call under it."""
     calls: list[Call] = []
     open_calls: list[Node | None] = []
     alive: list[Any] = [example]  # an id is only unique while its tensor lives
@@ -131,11 +132,28 @@ def watch(
             handles.append(child.register_forward_hook(leave(name)))
     first = node(example)
     try:
-        output = body(example)
+        with torch.no_grad():
+            output = forward_features(module, example)
     finally:
         for handle in handles:
             handle.remove()
-    return calls, first, node(output), output
+    return Trace(module, example, output, calls, first, node(output))
+
+
+def cut(trace: Trace) -> Chain:
+    """The finest honest chain; one block where no chain reproduces the output."""
+    sizes = {call.name: kernels(trace.module.get_submodule(call.name)) for call in trace.calls}
+    for heavy in (2, 1):  # blocks of at least two kernels; in plain stacks (VGG) every kernel is a block
+        path = longest(trace, {name for name, size in sizes.items() if size >= heavy})
+        chain = Chain(trace.module, group(path, sizes, trace.first))
+        if len(chain.blocks) > 2 and reproduces(chain, trace):
+            return chain
+    return Chain(trace.module, [Block((), tuple(trace.output.shape))])
+
+
+def reproduces(chain: Chain, trace: Trace) -> bool:
+    with torch.no_grad():
+        return torch.allclose(chain.run(trace.example, 0, len(chain.blocks)), trace.output, rtol=1e-3, atol=1e-4)
 
 
 def node(x: torch.Tensor) -> Node:
@@ -152,46 +170,31 @@ def kernels(module: nn.Module) -> int:
     return sum(p.ndim >= 2 for p in module.parameters())
 
 
-def longest(calls: list[Call], first: Node, last: Node, heavy: set[str]) -> list[Call]:
-    """The path of calls that ends in `last` and has the most heavy ones; of those one that starts at the image, of
-    those the one with the fewest calls (so that a block is taken whole rather than layer by layer)."""
+def longest(trace: Trace, heavy: set[str]) -> list[Call]:
+    """The path of calls to the output that has the most heavy ones; of those one that starts at the input, of those
+    the one with the fewest calls, so that a block is taken whole rather than layer by layer."""
     best: dict[Node, tuple[tuple[int, int, int], list[Call]]] = {}
-    into: dict[Node, list[Call]] = defaultdict(list)
-    for call in calls:
-        into[call.after].append(call)
-
-    def reach(at: Node) -> tuple[tuple[int, int, int], list[Call]]:
-        if at not in best:
-            best[at] = (0, int(at == first), 0), []
-            for call in into[at]:
-                (weight, from_image, length), path = reach(call.before)
-                found = (weight + (call.name in heavy), from_image, length - 1)
-                if found > best[at][0]:
-                    best[at] = found, [*path, call]
-        return best[at]
-
-    return reach(last)[1]
+    for call in trace.calls:  # a call ends after every call that it takes from
+        (weight, from_input, length), path = best.get(call.before, ((0, int(call.before == trace.first), 0), []))
+        found = (weight + (call.name in heavy), from_input, length - 1)
+        if call.after not in best or found > best[call.after][0]:
+            best[call.after] = found, [*path, call]
+    return best[trace.last][1] if trace.last in best else []
 
 
-def group(module: nn.Module, path: list[Call], first: Node) -> list[Block]:
+def group(path: list[Call], sizes: dict[str, int], first: Node) -> list[Block]:
     """Blocks from a path: a new block begins where the light modules before a heavy one begin.
 
     Activations, pools and norms never stand alone; what follows the last heavy module does only if it has a kernel.
     """
-    sizes = [kernels(module.get_submodule(call.name)) for call in path]
-    heavy = 2 if sum(size >= 2 for size in sizes) > 1 else 1
+    heavy = 2 if sum(sizes[call.name] >= 2 for call in path) > 1 else 1
     groups: list[list[Call]] = [[]]
-    for call, size in zip(path, sizes, strict=True):
-        filled = any(kernels(module.get_submodule(c.name)) for c in groups[-1])
-        previous_heavy = any(kernels(module.get_submodule(c.name)) >= heavy for c in groups[-1])
-        if filled and (size >= heavy or (previous_heavy and size)):
+    for call in path:
+        before = max((sizes[c.name] for c in groups[-1]), default=0)
+        if before and (sizes[call.name] >= heavy or (before >= heavy and sizes[call.name])):
             groups.append([])
         groups[-1].append(call)
-    return as_blocks(module, groups, first)
-
-
-def as_blocks(module: nn.Module, groups: list[list[Call]], first: Node) -> list[Block]:
     blocks = [Block(tuple(c.name for c in calls), calls[-1].shape) for calls in groups if calls]
-    if groups[0] and groups[0][0].before != first:
-        blocks.insert(0, Block((), (), until=groups[0][0].name))
+    if path and path[0].before != first:
+        blocks.insert(0, Block((), (), until=path[0].name))
     return blocks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from outdo import runtime
-from outdo.backbones import _augment, _chain
-from outdo.contracts import Encoded, Inputs, Kind, Origin, Progress, State
+from outdo.backbones import _augment, _chain, _fold
+from outdo.contracts import Encoded, Inputs, Kind, Origin, Precision, Progress, State
 from outdo.errors import BackboneError
 
 STAGES = 3  # how many of the last stages "pools" looks at
@@ -22,58 +22,53 @@ STAGES = 3  # how many of the last stages "pools" looks at
 class ImageBackbone:
     """Satisfies `contracts.Backbone`. Rows are (N, H, W, 3) uint8; State is {"x": (B, C, H, W) or tokens}.
 
-    The module stays in eval mode: batch norm keeps its pretrained statistics while it is fine-tuned.
+    The module stays in eval mode: batch norm keeps its pretrained statistics while it is fine-tuned. Without
+    gradients `run`, `pool` and `features` go through a fast frozen copy of the weights as they are at that moment.
     """
 
     kind: Kind = "image"
+    precision: Precision = "float32"
 
     def __init__(self, name: str, module: nn.Module, origin: Origin, preprocessing: Mapping[str, Any]) -> None:
         self.name, self.origin = name, origin
         self._preprocessing = dict(preprocessing)
         self.size = int(preprocessing["size"])
-        self.torch_module = module.eval().to(device=runtime.device(), memory_format=torch.channels_last)
-        example = torch.zeros(1, 3, self.size, self.size, device=self.device).normal_(generator=self._noise())
-        self.chain = _chain.cut(module, module.forward_features, example)  # type: ignore[arg-type]
+        self.torch_module = module.eval().to(runtime.device()).to(memory_format=torch.channels_last)
+        trace = _chain.watch(module, self._example())
+        self.chain = _chain.cut(trace)
+        self.pairs = _fold.find_pairs(trace)
         self.depth = len(self.chain.blocks)
-        self._stages = stage_ends([b.shape for b in self.chain.blocks])
-        self._measure(example)
+        self._fast = _fold.Follower(module, self._fast_chain)
+        self._stages = stage_ends([block.shape for block in self.chain.blocks])
+        self._parameters = self._assign(pooling_parameters(module, trace.output))
+        self.feature_sets = {key: value.shape[1] for key, value in self._sets(self.chain, trace.example).items()}
+        self.width = self.feature_sets["last"]
 
     @property
     def device(self) -> torch.device:
         return next(self.torch_module.parameters()).device
 
-    def _noise(self) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(0)
+    def _example(self) -> torch.Tensor:
+        x = torch.randn(1, 3, self.size, self.size, generator=torch.Generator().manual_seed(0))
+        return x.to(self.device).contiguous(memory_format=torch.channels_last)
 
-    def _measure(self, example: torch.Tensor) -> None:
-        """Widths of the feature sets, and which block each parameter belongs to."""
-        with torch.no_grad():
-            state, kept = self._walk({"x": example})
-        with torch.enable_grad():
-            pooled = self.pool(state)
-            head = pooling_parameters(pooled, self.torch_module)
-            with torch.no_grad():
-                sets = self._feature_sets(pooled, kept)
-        self.feature_sets = {key: value.shape[1] for key, value in sets.items()}
-        self.width = self.feature_sets["last"]
-        self._parameters = self._assign(head)
+    def _fast_chain(self, precision: str) -> _chain.Chain:
+        return _chain.Chain(_fold.fold_for_inference(self.torch_module, self.pairs, precision), self.chain.blocks)
 
-    def _assign(self, head: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    def _assign(self, pooling: list[nn.Parameter]) -> list[list[nn.Parameter]]:
         """Each parameter goes to the first block that uses it; pooling's own to the last block."""
-        blocks: list[list[nn.Parameter]] = []
         seen: set[int] = set()
 
-        def claim(parameters: Any) -> list[nn.Parameter]:
+        def claim(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
             mine = [p for p in parameters if id(p) not in seen]
             seen.update(map(id, mine))
             return mine
 
-        for index in range(self.depth):
-            blocks.append(claim(p for m in self.chain.block_modules(index) for p in m.parameters()))
-        blocks[-1] += claim(head)
+        blocks = [claim(p for m in self.chain.block_modules(i) for p in m.parameters()) for i in range(self.depth)]
         classifier = classifier_of(self.torch_module)
         claim(classifier.parameters() if classifier is not None else [])
-        if self.chain.blocks[0].until is not None or not self.chain.blocks[0].modules:
+        blocks[-1] += claim(pooling)
+        if self.chain.blocks[0].opaque:
             blocks[0] += claim(self.torch_module.parameters())
         return blocks
 
@@ -111,39 +106,40 @@ class ImageBackbone:
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def run(self, state: State, start: int, stop: int) -> State:
-        return {**state, "x": self._checked(state["x"], start, stop)}
-
-    def _checked(self, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        x = state["x"]
         try:
-            return self.chain.run(x, start, stop)
+            if not torch.is_grad_enabled():
+                return {**state, "x": self._fast(self.precision).run(x.to(_fold.DTYPES[self.precision]), start, stop)}
+            with _fold.training(self.torch_module, self.pairs, self.precision):
+                return {**state, "x": self.chain.run(x, start, stop)}
         except (AssertionError, RuntimeError) as error:
-            if start == 0 and x.shape[-1] != self.size:
-                raise BackboneError(f"'{self.name}' cannot take images of {x.shape[-1]} pixels ({error})",
-                                    fix=f"--input-size {self.size}") from error
-            raise
+            if start > 0 or x.shape[-1] == self.size:
+                raise
+            raise BackboneError(f"'{self.name}' cannot take images of {x.shape[-1]} pixels ({error})",
+                                fix=f"--input-size {self.size}") from error
 
     def pool(self, state: State) -> torch.Tensor:
-        return self.torch_module.forward_head(state["x"], pre_logits=True)  # type: ignore[operator, no-any-return]
+        if not torch.is_grad_enabled():
+            return pooled(self._fast(self.precision).module, state["x"].to(_fold.DTYPES[self.precision])).float()
+        with _fold.training(self.torch_module, self.pairs, self.precision):
+            return pooled(self.torch_module, state["x"]).float()
 
     def features(self, rows: np.ndarray | torch.Tensor, size: int | None = None) -> dict[str, torch.Tensor]:
-        with torch.inference_mode():
-            state, kept = self._walk(self.prepare(rows, size))
-            return self._feature_sets(self.pool(state), kept)
+        x = self.prepare(rows, size)["x"].to(_fold.DTYPES[self.precision])
+        return self._sets(self._fast(self.precision), x)
 
-    def _walk(self, state: State) -> tuple[State, list[torch.Tensor]]:
-        """The whole body, and what it gave at the end of the last stages."""
-        kept = []
-        for block in range(self.depth):
-            state = self.run(state, block, block + 1)
-            if block in self._stages:
-                kept.append(state["x"])
-        return state, kept
-
-    def _feature_sets(self, pooled: torch.Tensor, kept: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        sets = {"last": pooled, "pools": torch.cat([spatial_mean(x) for x in kept], 1)}
-        classifier = classifier_of(self.torch_module)
-        if classifier is not None:
-            sets["classes"] = F.softmax(classifier(pooled).float(), 1).sqrt()
+    def _sets(self, chain: _chain.Chain, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        means = []
+        with torch.no_grad():
+            for block in range(self.depth):
+                x = chain.run(x, block, block + 1)
+                if block in self._stages:
+                    means.append(spatial_mean(x))
+            last = pooled(chain.module, x)
+            sets = {"last": last, "pools": torch.cat(means, 1)}
+            classifier = classifier_of(chain.module)
+            if classifier is not None:
+                sets["classes"] = F.softmax(classifier(last).float(), 1).sqrt()
         return {key: value.float() for key, value in sets.items()}
 
     def block_parameters(self, block: int) -> list[nn.Parameter]:
@@ -162,12 +158,18 @@ def classifier_of(module: nn.Module) -> nn.Module | None:
     return found if isinstance(found, nn.Module) and any(True for _ in found.parameters()) else None
 
 
-def pooling_parameters(pooled: torch.Tensor, module: nn.Module) -> list[nn.Parameter]:
+def pooled(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return module.forward_head(x, pre_logits=True)  # type: ignore[operator, no-any-return]
+
+
+def pooling_parameters(module: nn.Module, x: torch.Tensor) -> list[nn.Parameter]:
     """The parameters that pooling itself uses, found by asking autograd."""
-    if not pooled.requires_grad:
-        return []
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    used = torch.autograd.grad(pooled.sum(), parameters, allow_unused=True)
+    with torch.enable_grad():
+        output = pooled(module, x)
+        if not output.requires_grad:
+            return []
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        used = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
     return [p for p, gradient in zip(parameters, used, strict=True) if gradient is not None]
 
 

@@ -19,15 +19,13 @@ from outdo.backbones._chain import Reached
 class Layers:
     """Block 0 is the embedding, block i the i-th layer; the last block includes what follows it (a final norm).
 
-    A model in which no list of layers forms a chain is one block. Not for several threads at once.
+    Without layers the model is one block. Not for several threads at once.
     """
 
-    def __init__(self, model: nn.Module, vocabulary: int) -> None:
-        self.model = model
-        ids = torch.arange(8, device=next(model.parameters()).device).reshape(2, 4) % vocabulary
-        mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=ids.device)
-        self.layers = layers_of(model, lambda: self._forward(ids, mask))
-        self.depth = 1 + len(self.layers) if self.layers else 1
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        self.model, self.names = model, names
+        self.layers = [model.get_submodule(name) for name in names]
+        self.depth = 1 + len(names) if names else 1
 
     def run(self, x: torch.Tensor, mask: torch.Tensor, start: int, stop: int,
             keep: list[torch.Tensor] | None = None) -> torch.Tensor:
@@ -98,32 +96,51 @@ def pass_through(layer: nn.Module) -> Callable[[], None]:
     return lambda: layer.__dict__.pop("forward")
 
 
-def layers_of(model: nn.Module, forward: Callable[[], Any]) -> list[nn.Module]:
-    """The longest ModuleList whose members are called once each, in order, each with what the one before gave."""
-    lists = sorted((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len, reverse=True)
-    for candidate in lists:
-        layers = list(candidate)
-        if len(layers) > 1 and in_a_row(layers, forward):
-            return layers
+def find_layers(model: nn.Module) -> list[str]:
+    """Names of the members of the longest ModuleList that are called once each, in order, each with what the one
+    before gave; empty where there is none, or where leaving layers out does not give the same as the whole."""
+    places = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    for place in sorted(places, key=lambda name: -len(model.get_submodule(name))):  # type: ignore[arg-type]
+        names = [f"{place}.{i}" for i in range(len(model.get_submodule(place)))]  # type: ignore[arg-type]
+        if len(names) > 1 and in_a_row(model, names) and reproduces(Layers(model, names)):
+            return names
     return []
 
 
-def in_a_row(layers: list[nn.Module], forward: Callable[[], Any]) -> bool:
-    """Whether they are; notes on each layer whether it gives a tuple."""
-    calls: list[tuple[nn.Module, Any, Any]] = []
-    handles = [layer.register_forward_hook(lambda m, a, k, out: calls.append((m, hidden(a, k) if a or k else None, out)),
-                                           with_kwargs=True) for layer in layers]
+def example(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two texts, the second padded: ids (2, 4), mask (2, 4)."""
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
+    mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    where = next(model.parameters()).device
+    return ids.to(where), mask.to(where)
+
+
+def in_a_row(model: nn.Module, names: list[str]) -> bool:
+    """Whether the modules form a chain; notes on each whether it gives a tuple."""
+    calls: list[tuple[str, torch.Tensor | None, Any]] = []
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda _, args, kwargs, out: calls.append((name, args[0] if args else kwargs.get("hidden_states"), out))
+
+    handles = [model.get_submodule(n).register_forward_hook(note(n), with_kwargs=True) for n in names]
     try:
         with torch.no_grad():
-            forward()
-    except KeyError:  # a list of something else, called without hidden states
-        return False
+            Layers(model, []).run(*example(model), 0, 1)
     finally:
         for handle in handles:
             handle.remove()
-    outputs = [out[0] if isinstance(out, tuple) else out for _, __, out in calls]
-    for layer, _, output in calls:
-        layer.gives_tuple = isinstance(output, tuple)  # type: ignore[assignment]
-    return [m for m, _, __ in calls] == layers and all(
-        given is taken for given, (_, taken, __) in zip(outputs, calls[1:], strict=False)
+    given = [out[0] if isinstance(out, tuple) else out for _, __, out in calls]
+    for name, _, out in calls:
+        model.get_submodule(name).gives_tuple = isinstance(out, tuple)  # type: ignore[assignment]
+    return [name for name, _, __ in calls] == names and all(
+        x is taken for x, (_, taken, __) in zip(given, calls[1:], strict=False)
     )
+
+
+def reproduces(layers: Layers) -> bool:
+    ids, mask = example(layers.model)
+    with torch.no_grad():
+        whole = layers.run(ids, mask, 0, layers.depth)
+        middle = layers.run(ids, mask, 0, layers.depth // 2)
+        again = layers.run(middle, mask, layers.depth // 2, layers.depth)
+    return torch.allclose(whole[mask], again[mask], rtol=1e-3, atol=1e-4)

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from outdo import runtime
-from outdo.backbones import _augment
-from outdo.backbones._layers import Layers
-from outdo.contracts import Encoded, Inputs, Kind, Origin, Progress, State
+from outdo.backbones import _augment, _fold
+from outdo.backbones._layers import Layers, example, find_layers
+from outdo.contracts import Encoded, Inputs, Kind, Origin, Precision, Progress, State
 
 LAYERS = 3  # how many of the last layers "pools" looks at
 BUCKETS = 2**16  # V of `lexical`
@@ -45,45 +45,49 @@ class TextBackbone:
     """
 
     kind: Kind = "text"
+    precision: Precision = "float32"
+    texts_cut = 0  # how many texts of the last `encode` were longer than max_length
 
     def __init__(self, name: str, module: nn.Module, origin: Origin, preprocessing: Mapping[str, Any], *,
-                 tokenise: Tokenise, vocabulary: int, padding: int, pooling: Pooling) -> None:
+                 tokenise: Tokenise, padding: int, pooling: Pooling) -> None:
         self.name, self.origin, self.pooling, self.tokenise, self.padding = name, origin, pooling, tokenise, padding
         self._preprocessing = dict(preprocessing)
         self.torch_module = module.eval().to(runtime.device())
-        self.layers = Layers(module, vocabulary)
+        self.layers = Layers(module, find_layers(module))
         self.depth = self.layers.depth
-        self._measure()
+        self._fast = _fold.Follower(module, self._fast_layers)
+        ids, mask = example(module)
+        self.feature_sets = {key: value.shape[1] for key, value in self._sets(self.layers, ids, mask).items()}
+        self.width = self.feature_sets["last"]
+        self._parameters = self._assign()
 
     @property
     def device(self) -> torch.device:
         return next(self.torch_module.parameters()).device
 
-    def _measure(self) -> None:
-        """Widths of the feature sets, and which block each parameter belongs to."""
-        self.feature_sets = {key: value.shape[1] for key, value in self.features(np.zeros((1, 4), np.int32)).items()}
-        self.width = self.feature_sets["last"]
+    def _fast_layers(self, precision: str) -> Layers:
+        return Layers(_fold.fold_for_inference(self.torch_module, [], precision), self.layers.names)
+
+    def _assign(self) -> list[list[nn.Parameter]]:
+        """A layer's own to its block, what is only used after the layers to the last block, the rest to the first."""
         owned = [list(layer.parameters()) for layer in self.layers.layers]
         known = {id(p) for layer in owned for p in layer}
         rest = [p for p in self.torch_module.parameters() if id(p) not in known]
-        after = self._used_after_layers(rest) if owned else []
-        self._parameters = [[p for p in rest if all(p is not q for q in after)], *owned]
-        self._parameters[-1] += after
+        after = {id(p) for p in self._used_after_layers(rest)} if owned else set()
+        blocks = [[p for p in rest if id(p) not in after], *owned]
+        blocks[-1] += [p for p in rest if id(p) in after]
+        return blocks
 
     def _used_after_layers(self, candidates: list[nn.Parameter]) -> list[nn.Parameter]:
-        mask = torch.ones(1, 4, dtype=torch.bool, device=self.device)
-        width = self._hidden_width()
+        ids, mask = example(self.torch_module)
+        with torch.no_grad():
+            x = self.layers.run(ids, mask, 0, 1)
         with torch.enable_grad():
-            output = self.layers.tail(torch.zeros(1, 4, width, device=self.device), mask)
+            output = self.layers.tail(x, mask)
             if not output.requires_grad:
                 return []
             used = torch.autograd.grad(output.sum(), candidates, allow_unused=True)
         return [p for p, gradient in zip(candidates, used, strict=True) if gradient is not None]
-
-    def _hidden_width(self) -> int:
-        state = self.prepare(np.zeros((1, 4), np.int32))
-        with torch.no_grad():
-            return self.run(state, 0, 1)["x"].shape[-1]
 
     # ── encoding ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -93,8 +97,8 @@ class TextBackbone:
     def encode(self, inputs: Inputs, cache: Path | None, progress: Progress | None = None) -> Encoded:
         from outdo.data.encode import encode_texts
 
-        return encode_texts(inputs, tokenise=self.tokenise, max_length=self._preprocessing["max_length"],
-                            progress=progress)
+        encoded, self.texts_cut = encode_texts(inputs, self.tokenise, self._preprocessing["max_length"], progress)
+        return encoded
 
     def prepare(self, rows: np.ndarray | torch.Tensor, size: int | None = None) -> State:
         """(B, L) ids padded with -1 to {"x", "mask"}, at most `size` tokens long."""
@@ -113,18 +117,26 @@ class TextBackbone:
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def run(self, state: State, start: int, stop: int) -> State:
-        return {**state, "x": self.layers.run(state["x"], state["mask"], start, stop)}
+        x, mask = state["x"], state["mask"]
+        if torch.is_grad_enabled():
+            with _fold.training(self.torch_module, [], self.precision):
+                return {**state, "x": self.layers.run(x, mask, start, stop)}
+        x = x.to(_fold.DTYPES[self.precision]) if start else x
+        return {**state, "x": self._fast(self.precision).run(x, mask, start, stop)}
 
     def pool(self, state: State) -> torch.Tensor:
-        return self.pooling(state["x"], state["mask"])
+        return self.pooling(state["x"].float(), state["mask"])
 
     def features(self, rows: np.ndarray | torch.Tensor, size: int | None = None) -> dict[str, torch.Tensor]:
-        with torch.inference_mode():
-            state = self.prepare(rows, size)
-            kept: list[torch.Tensor] = []
-            x = self.layers.run(state["x"], state["mask"], 0, self.depth, kept)
-            pools = [Pooling()(k.float(), state["mask"]) for k in kept[-LAYERS:] or [x]]
-            return {"last": self.pooling(x.float(), state["mask"]), "pools": torch.cat(pools, 1)}
+        state = self.prepare(rows, size)
+        return self._sets(self._fast(self.precision), state["x"], state["mask"])
+
+    def _sets(self, layers: Layers, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        kept: list[torch.Tensor] = []
+        with torch.no_grad():
+            x = layers.run(ids, mask, 0, self.depth, kept)
+            pools = [Pooling()(k.float(), mask) for k in kept[-LAYERS:] or [x]]
+            return {"last": self.pooling(x.float(), mask), "pools": torch.cat(pools, 1)}
 
     def block_parameters(self, block: int) -> list[nn.Parameter]:
         return self._parameters[block]
@@ -135,7 +147,8 @@ def hashed_counts(rows: np.ndarray) -> scipy.sparse.csr_matrix:
     ids = np.asarray(rows).astype(np.uint64)
     here = np.asarray(rows) >= 0
     pairs = here[:, 1:] & here[:, :-1]
-    hashes = [bucket(ids[here]), bucket(ids[:, :-1][pairs] * np.uint64(1_000_003) + ids[:, 1:][pairs] + np.uint64(1 << 32))]
+    pair_ids = (ids[:, :-1][pairs] + np.uint64(1)) << np.uint64(32) | ids[:, 1:][pairs]
+    hashes = [bucket(ids[here]), bucket(pair_ids)]
     owners = [np.nonzero(here)[0], np.nonzero(pairs)[0]]
     columns, owner = np.concatenate(hashes), np.concatenate(owners)
     ones = np.ones(len(columns), np.float32)

@@ -21,7 +21,7 @@ def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     for name, tensor in tensors.items():
         whole.update(f"{name}\x1f{tensor.dtype}\x1f{tuple(tensor.shape)}\x1e".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
-        whole.update(memoryview(flat.view(torch.uint8).numpy()))
+        whole.update(flat.view(torch.uint8).numpy().data)
     return whole.hexdigest()
 
 
@@ -54,7 +54,7 @@ def local_file(path: Path) -> Path:
         raise BackboneError(f"there are no weights at {file}", fix="give a .safetensors file, or the folder of one")
     if file.suffix != ".safetensors":
         raise BackboneError(f"{file.name} is not a safetensors file", expected="weights as .safetensors",
-                            fix="pickled weights can run code when loaded: convert them with safetensors.torch.save_file")
+                            fix="pickled weights can run code when loaded: convert with safetensors.torch.save_file")
     return file
 
 

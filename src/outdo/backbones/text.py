@@ -55,9 +55,9 @@ class Text:
                "tokenizer": _weights.hash_file(folder / "tokenizer.json")}
         said = _weights.overriding(own, preprocessing)
         tokenizer.no_padding()
-        tokenizer.enable_truncation(said["max_length"])
+        tokenizer.no_truncation()  # encode_texts cuts, and counts
         return _text.TextBackbone(
-            name, module, origin, said, vocabulary=config.vocab_size, padding=config.pad_token_id or 0,
+            name, module, origin, said, padding=config.pad_token_id or 0,
             tokenise=lambda texts: [e.ids for e in tokenizer.encode_batch_fast(list(texts))],
             pooling=_text.Pooling(*pooling(folder)))
 

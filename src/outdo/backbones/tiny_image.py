@@ -41,8 +41,8 @@ def network() -> Any:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            ins = (3, *WIDTHS[:-1])
-            self.blocks = nn.Sequential(*(block(i, o, 2 - n % 2) for n, (i, o) in enumerate(zip(ins, WIDTHS, strict=True))))
+            sizes = zip((3, *WIDTHS), WIDTHS, strict=False)
+            self.blocks = nn.Sequential(*(block(ins, outs, 2 - n % 2) for n, (ins, outs) in enumerate(sizes)))
             self.classifier = nn.Linear(WIDTHS[-1], CLASSES)
 
         def forward_features(self, x: torch.Tensor) -> torch.Tensor:
@@ -68,8 +68,8 @@ def network() -> Any:
         torch.manual_seed(0)
         net = Net()
         for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
-            nn.init.uniform_(norm.running_mean, -0.1, 0.1)
-            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+            norm.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr]
+            norm.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
             nn.init.uniform_(norm.weight, 0.8, 1.6)
             nn.init.uniform_(norm.bias, -0.1, 0.1)
     return net

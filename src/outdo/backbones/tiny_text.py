@@ -32,13 +32,13 @@ class TinyText:
         origin = Origin("seed 0", _weights.hash_tensors(module.state_dict()), "apache-2.0")
         own = {"kind": "text", "max_length": LONGEST, "tokenizer": "crc32"}
         said = _weights.overriding(own, preprocessing)
-        return _text.TextBackbone(NAME, module, origin, said, vocabulary=VOCABULARY, padding=0,
-                                  tokenise=lambda texts: tokenise(texts, said["max_length"]), pooling=_text.Pooling())
+        return _text.TextBackbone(NAME, module, origin, said, padding=0,
+                                  tokenise=tokenise, pooling=_text.Pooling())
 
 
-def tokenise(texts: Sequence[str], longest: int) -> list[list[int]]:
+def tokenise(texts: Sequence[str]) -> list[list[int]]:
     """1, then a hash of every word (3 and up), then 2."""
-    words = (re.findall(r"\w+", text.lower())[: longest - 2] for text in texts)
+    words = (re.findall(r"\w+", text.lower()) for text in texts)
     return [[1, *(3 + zlib.crc32(w.encode()) % (VOCABULARY - 3) for w in row), 2] for row in words]
 
 

@@ -1,0 +1,194 @@
+"""The fast paths: batch norm folded into the convolution before it, low precision, and both for training too.
+
+In evaluation mode batch norm is an affine map of each channel, so norm(conv(x)) is one convolution with the weight
+w * gamma / sqrt(var + eps). For inference a copy is folded once. For training the fold is part of the graph: it is
+computed anew each step and gradients reach w, gamma and beta, while the modules and the names of their weights stay.
+Always the convolution's own forward runs, whatever it does besides (padding as TensorFlow has it, say).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from outdo.backbones._chain import Node, Trace, forward_features
+
+Runner = TypeVar("Runner")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Names of a convolution and of the batch norm that alone takes its output."""
+
+    conv: str
+    norm: str
+
+    def of(self, module: nn.Module) -> tuple[nn.Conv2d, _BatchNorm]:
+        conv, norm = module.get_submodule(self.conv), module.get_submodule(self.norm)
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, _BatchNorm)
+        return conv, norm
+
+
+def find_pairs(trace: Trace) -> list[Pair]:
+    """Every pair that folds, verified together on the trace's example; none where folding does not reproduce it."""
+    takers: dict[Node, list[str]] = defaultdict(list)
+    for call in trace.calls:
+        takers[call.before].append(call.name)
+    times = Counter(call.name for call in trace.calls)
+    pairs = []
+    for call in trace.calls:
+        norm = next((name for name in takers[call.after] if has_statistics(trace.module.get_submodule(name))), None)
+        if norm is None or not isinstance(trace.module.get_submodule(call.name), nn.Conv2d):
+            continue
+        alone = all(norm == name or norm.startswith(name + ".") for name in takers[call.after])
+        if alone and times[call.name] == times[norm] == 1:
+            pairs.append(Pair(call.name, norm))
+    return pairs if reproduces(trace, pairs) else []
+
+
+def has_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.running_mean is not None
+
+
+def reproduces(trace: Trace, pairs: list[Pair]) -> bool:
+    with torch.no_grad(), folding(trace.module, pairs):
+        output = forward_features(trace.module, trace.example)
+    return torch.allclose(output, trace.output, rtol=1e-2, atol=1e-3 * float(trace.output.abs().max()))
+
+
+def folded(conv: nn.Conv2d, norm: _BatchNorm) -> tuple[torch.Tensor, torch.Tensor]:
+    """(weight, bias) of the one convolution; differentiable."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.weight is not None:
+        scale = norm.weight * scale
+    offset = -mean if conv.bias is None else conv.bias - mean
+    bias = offset * scale if norm.bias is None else torch.addcmul(norm.bias, offset, scale)
+    return conv.weight * scale.view(-1, 1, 1, 1), bias
+
+
+def after_norm(norm: _BatchNorm) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What is left of a batch norm once it is folded: in timm's BatchNormAct2d, dropping and the activation."""
+    rest = [getattr(norm, part) for part in ("drop", "act") if isinstance(getattr(norm, part, None), nn.Module)]
+    rest = [part for part in rest if not isinstance(part, nn.Identity)]
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        for part in rest:
+            x = part(x)
+        return x
+
+    return forward
+
+
+@contextlib.contextmanager
+def folding(module: nn.Module, pairs: list[Pair], grouped_in_float32: bool = False) -> Iterator[None]:
+    """Within it, the forward of `module` is the folded one, and differentiable.
+
+    `grouped_in_float32` takes grouped convolutions out of autocast: on a CPU their backward in bfloat16 is many times
+    slower than in float32, while all others gain.
+    """
+    with contextlib.ExitStack() as undo:
+
+        def put(child: nn.Module, forward: Callable[..., Any]) -> None:
+            child.forward = forward
+            undo.callback(child.__dict__.pop, "forward")
+
+        paired = set()
+        for pair in pairs:
+            conv, norm = pair.of(module)
+            paired.add(conv)
+            put(conv, conv_forward(conv, norm, grouped_in_float32))
+            put(norm, after_norm(norm))
+        if grouped_in_float32:
+            for conv in set(grouped(module)) - paired:
+                put(conv, conv_forward(conv, None, True))
+        yield
+
+
+@contextlib.contextmanager
+def training(module: nn.Module, pairs: list[Pair], precision: str) -> Iterator[None]:
+    """The fast differentiable forward of `module` in that precision."""
+    kind = next(module.parameters()).device.type
+    low = precision != "float32"
+    with folding(module, pairs, low and kind == "cpu"), torch.autocast(kind, torch.bfloat16, enabled=low):
+        yield
+
+
+def grouped(module: nn.Module) -> list[nn.Conv2d]:
+    return [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+
+
+def conv_forward(conv: nn.Conv2d, norm: _BatchNorm | None, grouped_in_float32: bool) -> Callable[..., torch.Tensor]:
+    """The convolution's own forward, given folded weights and perhaps taken out of autocast."""
+    own: Callable[..., torch.Tensor] = type(conv).forward
+    plainly = grouped_in_float32 and conv.groups > 1
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        with contextlib.ExitStack() as stack:
+            if norm is not None:
+                stack.enter_context(lending(conv, *folded(conv, norm)))
+            if plainly:
+                stack.enter_context(torch.autocast(x.device.type, enabled=False))
+                x = x.float()
+            return own(conv, x)
+
+    return forward
+
+
+@contextlib.contextmanager
+def lending(conv: nn.Module, weight: torch.Tensor, bias: torch.Tensor) -> Iterator[None]:
+    """Other tensors in the place of a module's parameters for one call; `functional_call` would also run hooks and
+    the replaced forward."""
+    kept = dict(conv._parameters)
+    conv._parameters.update({"weight": weight, "bias": bias})  # type: ignore[dict-item]
+    try:
+        yield
+    finally:
+        conv._parameters.update(kept)
+
+
+def fold_for_inference(module: nn.Module, pairs: list[Pair], precision: str) -> nn.Module:
+    """A frozen copy of `module`, folded once; pure bfloat16 where that is the precision."""
+    twin = copy.deepcopy(module).eval().requires_grad_(False)
+    for pair in pairs:
+        conv, norm = pair.of(twin)
+        weight, bias = folded(conv, norm)
+        conv.weight, conv.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+        norm.forward = after_norm(norm)  # type: ignore[method-assign, assignment]
+    return twin.to(dtype=DTYPES[precision])
+
+
+class Follower(Generic[Runner]):
+    """A fast frozen copy of a module, made again when it is asked for after the module's weights have changed."""
+
+    def __init__(self, module: nn.Module, make: Callable[[str], Runner]) -> None:
+        self.module, self.make = module, make
+        self._mark: Any = None
+        self._runner: Runner | None = None
+
+    def __call__(self, precision: str) -> Runner:
+        mark = precision, signature(self.module)
+        if self._runner is None or mark != self._mark:
+            with torch.inference_mode(False), torch.no_grad():
+                self._runner, self._mark = self.make(precision), mark
+        return self._runner
+
+
+def signature(module: nn.Module) -> Any:
+    """Changes when a weight does: optimisers raise a tensor's version, `load_state_dict(assign=True)` changes its
+    address, and what is written through `.data` does neither but changes a norm."""
+    tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+    norms = torch.stack([torch.linalg.vector_norm(t.detach(), dtype=torch.float32) for t in tensors])
+    return [(t._version, t.data_ptr()) for t in tensors], norms.tolist()
