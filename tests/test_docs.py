@@ -1,6 +1,7 @@
 """The documentation is run: Python blocks with tiny stand-ins, shell lines against the command line's own parser."""
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -69,7 +70,7 @@ def commands(page: Path) -> list[str]:
     lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
     lines += re.findall(r"^    \$ (outdo .*)$", text, re.MULTILINE)
     lines += re.findall(r"`(outdo [^`\n]+)`", text)
-    return [line for line in lines if line.startswith("outdo ")]
+    return [line.split(" > ")[0] for line in lines if line.startswith("outdo ")]
 
 
 LINES = [(page, line) for page in PAGES for line in commands(page)]
@@ -105,6 +106,16 @@ def test_every_choice_is_documented_as_it_is(choice):
 def test_no_other_choice_is_documented():
     page = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == [c.name for c in CHOICES]
+
+
+def test_every_key_of_the_report_is_documented():
+    schema = json.loads((ROOT / "src/outdo/evaluation/report.schema.json").read_text(encoding="utf-8"))["properties"]
+    whole, of_axis = (ROOT / "docs" / "report.md").read_text(encoding="utf-8").split("An entry of `axes`")
+    assert re.findall(r"^\| `(\w+)` \|", whole, re.MULTILINE) == list(schema)
+    named_there = set(re.findall(r"`(\w+)`", of_axis))
+    assert set(schema["axes"]["items"]["properties"]) <= named_there
+    assert {*schema["axes"]["items"]["properties"]["comparisons"]["items"]["properties"]} <= named_there
+    assert {*schema["data"]["properties"]} <= set(re.findall(r"`(\w+)`", whole))
 
 
 def test_the_order_of_imports_is_the_one_that_is_tested():
