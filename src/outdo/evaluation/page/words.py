@@ -1,0 +1,255 @@
+"""The interface's words in English and Chinese. Names of classes, files and machines are nobody's to translate.
+
+Both languages stand in the page, each in its own element; the style sheet shows one of them.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from outdo.evaluation.page.markup import Markup, h, join, name, text
+
+LANGUAGES = (("en", "en", "English"), ("zh", "zh-Hans", "中文"))  # class, lang attribute, its name in itself
+
+WORDS: dict[str, tuple[str, str]] = {
+    # the head
+    "headline.better": (
+        "Better: {after} reaches {new} {axis}, {before} {old}.",
+        "更好：{after}的{axis}为 {new}，{before}为 {old}。",
+    ),
+    "headline.worse": (
+        "Worse: {after} reaches {new} {axis}, {before} {old}.",
+        "更差：{after}的{axis}为 {new}，{before}为 {old}。",
+    ),
+    "headline.no difference shown": (
+        "No difference shown: {after} reaches {new} {axis}, {before} {old}.",
+        "未显示差异：{after}的{axis}为 {new}，{before}为 {old}。",
+    ),
+    "headline.equivalent": (
+        "Equivalent: {after} reaches {new} {axis}, {before} {old}.",
+        "等价：{after}的{axis}为 {new}，{before}为 {old}。",
+    ),
+    "headline.alone": ("Not compared: {after} reaches {new} {axis}.", "未作比较：{after}的{axis}为 {new}。"),
+    "headline.nothing": ("Nothing was compared.", "没有可比较的结果。"),
+    "points": ("{signed} points", " {signed} 个百分点"),
+    "figures.all": ("{difference} {interval}, p {p}, n = {n}.", "{difference} {interval}，p {p}，n = {n}。"),
+    "tally": (
+        "Better on {better}, worse on {worse}, equivalent on {equivalent}, no difference shown on {none} of {all} "
+        "axes.",
+        "共 {all} 个维度：更好 {better}，更差 {worse}，等价 {equivalent}，未显示差异 {none}。",
+    ),
+    "opened once": ("The test set was opened once.", "测试集只打开过一次。"),
+    "opened often": (
+        "The test set has been opened {times} times: read the figures as optimistic.",
+        "测试集已打开 {times} 次：这些数字偏乐观。",
+    ),
+    "summary": (
+        "Of {n} sealed test examples, {gained} that were wrong before are right now, and {lost} that were right are "
+        "wrong.",
+        "在 {n} 个封存的测试样本中，{gained} 个由错变对，{lost} 个由对变错。",
+    ),
+    "language": ("Language", "语言"),
+    "contents": ("Contents", "目录"),
+    # section titles
+    "results": ("Verdict by axis", "各维度结论"),
+    "gained": ("Gained", "由错变对"),
+    "lost": ("Lost", "由对变错"),
+    "classes": ("Class by class", "各类别"),
+    "calibration": ("Calibration", "置信度校准"),
+    "training": ("Training", "训练过程"),
+    "decisions": ("What was decided, and why", "做了哪些选择，为什么"),
+    "baselines": ("Baselines and rivals", "基线与对手"),
+    "data": ("What the data check found", "数据检查结果"),
+    "suspects": ("Suspect labels", "可疑标签"),
+    "reproduce": ("To reproduce", "如何复现"),
+    # notes in the margin
+    "results.note": (
+        "Both sides answered the same {n} sealed test examples. Intervals are paired, each for its axis alone; "
+        "p-values are corrected for the number of axes. Differences of percentages are in points.",
+        "双方回答同样的 {n} 个封存测试样本。区间为配对区间，各维度单独计算；p 值已按维度数校正，百分比之差以百分点计。",
+    ),
+    "detectable": (
+        "With as many examples as these, and as many on which the two differ, a difference of accuracies under "
+        "{points} cannot be told from chance.",
+        "以这样的样本量和双方分歧的样本数，小于{points}的准确率之差无法与偶然区分。",
+    ),
+    "margin": (
+        "Differences within {margin} count as equivalent: in the axis' unit, relative for times, sizes and rates.",
+        "在 {margin} 以内的差异视为等价：按该维度的单位计，时间、体积和速率按相对值计。",
+    ),
+    "gained.note": (
+        "Wrong before, right after: {n}. The most confidently wrong come first.",
+        "之前答错、现在答对：{n} 个。错得最自信的排在最前。",
+    ),
+    "lost.note": (
+        "Right before, wrong after: {n}. The most confidently wrong come first.",
+        "之前答对、现在答错：{n} 个。错得最自信的排在最前。",
+    ),
+    "gained.none": ("No example was gained.", "没有由错变对的样本。"),
+    "lost.none": ("No example was lost.", "没有由对变错的样本。"),
+    "classes.note": (
+        "The share of each class's test examples that is answered correctly, before and after. A class with few "
+        "examples moves by chance.",
+        "每个类别的测试样本中答对的比例，之前与之后。样本少的类别会随机波动。",
+    ),
+    "calibration.note": (
+        "How often an answer is right, against how sure it was. On the diagonal, 80 % sure means right 8 times in 10; "
+        "below it the model is too sure. A larger mark stands for more examples.",
+        "答对的频率与自信程度的对比。在对角线上，80 % 的把握意味着十次对八次；在其下方表示过于自信。点越大，样本越多。",
+    ),
+    "training.note": (
+        "Each pass over the training set. Validation chose; the test set had no part in it.",
+        "训练集上的每一轮。一切选择依据验证集，测试集未参与。",
+    ),
+    "decisions.note": (
+        "The rungs of the ladder in order, scored on validation.",
+        "按顺序尝试的各个阶段，在验证集上打分。",
+    ),
+    "baselines.note": (
+        "Everyone who answered the same test, and {after} against each of them.",
+        "所有回答同一测试的模型，以及{after}与它们各自的对比。",
+    ),
+    "suspects.note": (
+        "Labels that the other examples contradict. A list to look at: nothing was changed.",
+        "与其他样本相矛盾的标签。仅供查看，未做任何改动。",
+    ),
+    "reproduce.note": (
+        "What this result was made from. Times and memory belong to this machine.",
+        "本结果由此得来。时间与内存数据只针对这台机器。",
+    ),
+    # tables and charts
+    "axis": ("axis", "维度"),
+    "before": ("before", "之前"),
+    "after": ("after", "之后"),
+    "difference": ("difference [95 % interval]", "差异 [95 % 区间]"),
+    "verdict": ("verdict", "结论"),
+    "methods": ("What each axis measures, and how it was tested", "每个维度测量什么，如何检验"),
+    "measures": ("measures", "测量内容"),
+    "tested": ("tested by", "检验方法"),
+    "uncorrected": ("p before correction", "校正前 p"),
+    "lower": ("lower is better", "越低越好"),
+    "verdict.better": ("better", "更好"),
+    "verdict.worse": ("worse", "更差"),
+    "verdict.no difference shown": ("no difference shown", "未显示差异"),
+    "verdict.equivalent": ("equivalent", "等价"),
+    "forest.points": (
+        "Difference with its 95 % interval, in points, turned so that right is better",
+        "差异及其 95 % 区间（百分点），右侧为更好",
+    ),
+    "forest.relative": (
+        "Difference with its 95 % interval, relative to before, turned so that right is better",
+        "相对于之前的差异及其 95 % 区间，右侧为更好",
+    ),
+    "better": ("better", "更好"),
+    "worse": ("worse", "更差"),
+    "truth": ("truth", "真值"),
+    "class": ("class", "类别"),
+    "correct before": ("correct before", "之前答对"),
+    "correct after": ("correct after", "之后答对"),
+    "change": ("change", "变化"),
+    "example": ("example", "样本"),
+    "figures": ("The figures behind this chart", "图中数据"),
+    "all classes": ("All {n} classes", "全部 {n} 个类别"),
+    "all examples": ("All {n} as a table", "全部 {n} 个（表格）"),
+    "first of": ("The first {shown} of {n} as a table", "前 {shown} 个（共 {n} 个，表格）"),
+    "class chart": ("Answered correctly, by class", "各类别答对比例"),
+    "class chart.some": (
+        "Answered correctly: the {shown} of {n} classes that changed most",
+        "变化最大的 {shown} 个类别（共 {n} 个）的答对比例",
+    ),
+    "confusion": ("Confusion, {side}", "混淆矩阵（{side}）"),
+    "confusion.table": (
+        "Rows are the truth, columns the answer; mistakes stand off the diagonal, darker the more of their class they "
+        "are.",
+        "行为真值，列为回答；对角线之外为错误，占该类比例越大颜色越深。",
+    ),
+    "confusion.most": ("The most frequent confusions, {side}", "最常见的混淆（{side}）"),
+    "appeared": ("Confusions that grew", "增多的混淆"),
+    "vanished": ("Confusions that shrank", "减少的混淆"),
+    "none": ("none", "无"),
+    "of": ("{before} → {after} of {n}", "{n} 中 {before} → {after}"),
+    "count": ("count", "次数"),
+    "mistake": ("mistake", "错误"),
+    "mistaken": ("{truth} taken for {answer}", "{truth} 被当作 {answer}"),
+    "reliability": ("{side}: calibration error {error}", "{side}：校准误差 {error}"),
+    "confidence": ("how sure", "把握"),
+    "accuracy": ("how often right", "答对频率"),
+    "bin": ("confidence", "置信度区间"),
+    "loss": ("Loss", "损失"),
+    "train_loss": ("training", "训练"),
+    "validation_loss": ("validation", "验证"),
+    "validation_accuracy": ("Accuracy on validation", "验证集准确率"),
+    "epoch": ("epoch", "轮次"),
+    "validation": ("validation", "验证集"),
+    "rung": ("rung", "阶段"),
+    "words": ("what happened", "经过"),
+    "seconds": ("time", "用时"),
+    "contestant": ("contestant", "参赛者"),
+    "role": ("role", "角色"),
+    "against": ("{after} against it", "{after}与之相比"),
+    "all axes": ("All contestants on all axes", "所有参赛者的所有维度"),
+    "role.before": ("before", "之前"),
+    "role.after": ("after", "之后"),
+    "role.baseline": ("baseline", "基线"),
+    "role.rival": ("rival", "对手"),
+    "split.train": ("training", "训练"),
+    "split.validation": ("validation", "验证"),
+    "split.test": ("test", "测试"),
+    "check": ("check", "检查"),
+    "severity.note": ("note", "提示"),
+    "severity.warning": ("warning", "警告"),
+    "severity.removed": ("removed", "已移除"),
+    "found": ("what was found", "发现"),
+    "files": ("Which", "哪些"),
+    "more": ("and {n} more", "另有 {n} 个"),
+    "clean": ("The check found nothing to report.", "检查未发现问题。"),
+    "source": ("data", "数据"),
+    "fingerprint": ("fingerprint", "指纹"),
+    "examples": ("examples", "样本数"),
+    "seed": ("seed", "随机种子"),
+    "times opened": ("test opened", "测试集打开次数"),
+    "version": ("outdo", "outdo"),
+    "machine": ("machine", "机器"),
+    "stages": ("time taken", "用时"),
+    "recipe": ("Recipe", "配方"),
+    # terms that a report uses as names
+    "axis.accuracy": ("accuracy", "准确率"),
+    "axis.macro_f1": ("macro-F1", "宏平均 F1"),
+    "axis.worst_class": ("worst class", "最差类别"),
+    "axis.calibration_error": ("calibration error", "校准误差"),
+    "axis.nll": ("log loss", "对数损失"),
+    "axis.brier": ("Brier score", "Brier 分数"),
+    "axis.latency": ("latency", "延迟"),
+    "axis.throughput": ("throughput", "吞吐量"),
+    "axis.memory": ("memory", "内存"),
+    "axis.size": ("size", "体积"),
+    "task.image_classification": ("image classification", "图像分类"),
+    "task.text_classification": ("text classification", "文本分类"),
+    "name.linear probe": ("linear probe", "线性探针"),
+    "name.fine-tuned": ("fine-tuned", "微调模型"),
+    "name.majority class": ("majority class", "多数类"),
+    "name.k-NN": ("k-NN", "k 近邻"),
+}
+
+
+def pair(english: Any, chinese: Any, inside: str = "span") -> Markup:
+    """The same thing in both languages; `tspan` when it stands in a drawing."""
+    return join(h(inside, words, class_=code, lang=tag)
+                for (code, tag, _), words in zip(LANGUAGES, (english, chinese), strict=True))
+
+
+def say(key: str, /, inside: str = "span", **figures: Any) -> Markup:
+    """The words of a key in every language, with `figures` put in."""
+    filled = {name: text(value) for name, value in figures.items()}
+    english, chinese = (Markup(html.escape(words, quote=False).format(**filled)) for words in WORDS[key])
+    return pair(english, chinese, inside)
+
+
+def term(kind: str, value: Any, inside: str = "span", title: Any = None) -> Markup:
+    """A name that reports use (an axis, a role, a verdict): `title` or itself in English, in Chinese where known."""
+    key = f"{kind}.{value}"
+    if key in WORDS:
+        return pair(WORDS[key][0] if title is None else title, WORDS[key][1], inside)
+    shown = value if title is None else title
+    return text(shown) if inside == "tspan" else name(shown)
