@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,8 +73,6 @@ def embedded() -> tuple[Any, Origin, int]:
 
 
 def from_timm(name: str, model: str) -> tuple[Any, Origin, int]:
-    import timm
-
     from outdo.backbones import _weights
 
     cfg = known(model)
@@ -81,13 +80,23 @@ def from_timm(name: str, model: str) -> tuple[Any, Origin, int]:
     file = _weights.local_file(where) if where else from_hub(cfg, model)
     overlay = {"file": str(file), "hf_hub_id": None, "url": None, "custom_load": False}
     try:
-        module = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay)
+        module = build(model, cfg, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError) as error:
         raise BackboneError(f"{file} does not hold the weights of '{model}'",
                             found=str(error).strip().splitlines()[-1].strip()) from error
     origin = Origin(str(where) if where else f"hub {cfg.hf_hub_id}", _weights.hash_tensors(module.state_dict()),
                     cfg.license, cfg.tag)
     return module, origin, cfg.input_size[-1]
+
+
+def build(model: str, cfg: Any, **said: Any) -> Any:
+    """With weights, and taking images of any size where the architecture can interpolate its positions."""
+    import timm
+
+    if cfg.fixed_input_size:
+        with contextlib.suppress(TypeError):  # an architecture that knows no such option
+            return timm.create_model(model, pretrained=True, dynamic_img_size=True, **said)
+    return timm.create_model(model, pretrained=True, **said)
 
 
 def known(model: str) -> Any:
