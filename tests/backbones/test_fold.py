@@ -64,7 +64,7 @@ def test_folded_norms_are_not_run_any_more(trace, monkeypatch):
             _chain.forward_features(trace.module, trace.example)
 
 
-@pytest.mark.parametrize(("precision", "least"), [("float32", 0.99999), ("bfloat16", 0.95)])
+@pytest.mark.parametrize(("precision", "least"), [("float32", 0.99999), ("bfloat16", 0.9)])
 def test_gradients_are_those_of_the_plain_forward(trace, precision, least):
     expected = gradients(trace.module, trace.example)
     with _fold.training(trace.module, _fold.find_pairs(trace), precision):

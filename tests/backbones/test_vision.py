@@ -93,7 +93,7 @@ def test_a_network_that_is_no_chain_is_one_block():
 def test_images_of_a_size_that_the_network_refuses():
     backbone = wrapped(timm.create_model("vit_tiny_patch16_224", num_classes=7), 224)
     rows = np.zeros((1, 224, 224, 3), np.uint8)
-    with pytest.raises(BackboneError, match="cannot take images of 100 pixels.*--input-size 224"):
+    with pytest.raises(BackboneError, match=r"cannot take images of 100 pixels.*--input-size 224"):
         backbone.run(backbone.prepare(rows, 100), 0, 1)
 
 
@@ -184,7 +184,7 @@ def test_weights_of_another_network_are_refused(saved):
 
 def test_pickled_weights_are_refused(tmp_path):
     torch.save({}, tmp_path / "weights.pth")
-    with pytest.raises(BackboneError, match="not a safetensors file.*can run code"):
+    with pytest.raises(BackboneError, match=r"not a safetensors file.*can run code"):
         vision.PLUGIN.load(f"resnet18@{tmp_path / 'weights.pth'}")
 
 
@@ -195,7 +195,7 @@ def test_missing_weights(tmp_path):
 
 def test_offline_the_hub_is_a_clear_error(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read when it is imported
-    with pytest.raises(BackboneError, match="'timm/resnet18.a1_in1k'.*HF_HUB_OFFLINE.*start from 'efficientnet_lite0'"):
+    with pytest.raises(BackboneError, match=r"'timm/resnet18.a1_in1k'.*HF_HUB_OFFLINE.*from 'efficientnet_lite0'"):
         vision.PLUGIN.load("resnet18.a1_in1k")
 
 
@@ -209,7 +209,7 @@ def test_no_network_is_a_clear_error_within_seconds(monkeypatch):
     monkeypatch.setattr("socket.create_connection", no_route)
     for variable in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(BackboneError, match="could not give it.*Network is unreachable"):
+    with pytest.raises(BackboneError, match=r"could not give it.*Network is unreachable"):
         vision.PLUGIN.load("resnet18.a1_in1k")
 
 

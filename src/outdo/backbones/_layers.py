@@ -86,11 +86,11 @@ def keeping(keep: list[torch.Tensor]) -> Callable[..., None]:
 
 def pass_through(layer: nn.Module) -> Callable[[], None]:
     """Make a layer hand on what it gets, in the form in which it would give it; returns how to undo it."""
-    as_tuple = layer.gives_tuple
+    beside: Any = layer.gives_beside
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         x = hidden(args, kwargs)
-        return (x,) if as_tuple else x
+        return x if beside is None else (x, *beside)
 
     layer.forward = forward
     return lambda: layer.__dict__.pop("forward")
@@ -116,7 +116,7 @@ def example(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def in_a_row(model: nn.Module, names: list[str]) -> bool:
-    """Whether the modules form a chain; notes on each whether it gives a tuple."""
+    """Whether the modules form a chain; notes on each how many things it gives beside the hidden state."""
     calls: list[tuple[str, torch.Tensor | None, Any]] = []
 
     def note(name: str) -> Callable[..., None]:
@@ -131,7 +131,8 @@ def in_a_row(model: nn.Module, names: list[str]) -> bool:
             handle.remove()
     given = [out[0] if isinstance(out, tuple) else out for _, __, out in calls]
     for name, _, out in calls:
-        model.get_submodule(name).gives_tuple = isinstance(out, tuple)  # type: ignore[assignment]
+        beside = [None] * (len(out) - 1) if isinstance(out, tuple) else None
+        model.get_submodule(name).gives_beside = beside  # type: ignore[assignment]
     return [name for name, _, __ in calls] == names and all(
         x is taken for x, (_, taken, __) in zip(given, calls[1:], strict=False)
     )

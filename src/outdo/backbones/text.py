@@ -89,14 +89,16 @@ def encoder(folder: Path) -> tuple[Any, Any]:
         from transformers import AutoConfig, AutoModel
     except ImportError:
         raise MissingExtra("a text backbone", "transformers", "text") from None
-    with quiet():
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        try:
-            module = AutoModel.from_pretrained(folder, config=config, local_files_only=True, use_safetensors=True,
-                                               trust_remote_code=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise BackboneError(f"{folder} does not hold an encoder that transformers can load",
-                                found=str(error).strip().splitlines()[0]) from error
+    from safetensors import SafetensorError
+
+    only_here = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(folder, **only_here)
+            module = AutoModel.from_pretrained(folder, config=config, use_safetensors=True, **only_here)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BackboneError(f"{folder} does not hold an encoder that transformers can load",
+                            found=str(error).strip().splitlines()[0]) from error
     if getattr(module, "pooler", None) is not None:
         module.pooler = None  # its answer is not used, and its weights would never get a gradient
     return module.float(), config
