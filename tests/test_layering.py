@@ -10,7 +10,7 @@ from outdo.plugins import FOLDERS
 ROOT = Path(outdo.__file__).parent
 # a unit may import units before its group, and those before it in its own group
 GROUPS = [
-    ["errors"], ["progress", "contracts", "recipe", "plugins", "runtime"], ["storage", "data"], ["training"],
+    ["errors"], ["progress", "contracts", "recipe", "plugins", "runtime"], ["storage", "runs", "data"], ["training"],
     ["backbones", "tasks", "search", "evaluation", "deploy"], ["serving", "scale"], ["improve"], ["applications"],
     ["__init__", "demo", "cli", "__main__"],
 ]
