@@ -304,7 +304,7 @@ def resamples(n: int, seed: int, count: int | None = None) -> Iterator[np.ndarra
 
 
 class Rounds:
-    """Wilcoxon signed-rank test on the rounds' log-ratios, and the interval that goes with it (Hodges and Lehmann 1963).
+    """Wilcoxon signed-rank test on the rounds' log-ratios, with its interval (Hodges and Lehmann 1963).
 
     When two contestants are alike, of/against and against/of are alike too, so the log-ratio is symmetric about 0:
     just what the test supposes. The difference is that of the medians, which are the values shown; on a machine so

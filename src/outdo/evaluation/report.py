@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from outdo.storage import plain, read_json
 
 SCHEMA = 1
 FILE = "report.json"
+WIDTH = 100  # columns of a terminal
 UNITS: dict[str, tuple[float, int | None, str]] = {  # factor, decimals (None: as needed), suffix; in the table's order
     "fraction": (100, 1, " %"),
     "nats": (1, 3, ""),
@@ -75,7 +77,7 @@ def build(
         "outdo": __version__,
         **{key: context[key] for key in ("task", "seed", "data", "machine", "seconds", "recipe")},
         "classes": test.classes,
-        "contestants": [{"name": c.name, "role": c.role, **c.about} for c in contestants],
+        "contestants": [{**c.about, "name": c.name, "role": c.role} for c in contestants],
         "axes": [_axis(name, axes[name], measurements[name], [c for c in main + rest if c.axis == name])
                  for name in measurements],
         "verdict": {v: tally[v] for v in ("better", "worse", "no difference shown", "equivalent")},
@@ -136,16 +138,17 @@ class Report:
 
     def __str__(self) -> str:
         before, after = self.name("before"), self.name("after")
-        parts = [f"before: {clean(before)}   after: {clean(after)}", "", table(self._main_rows(before, after))]
+        names = (clip(clean(name), 40) for name in (before, after))
+        parts = ["before: {}   after: {}".format(*names), "", table(self._main_rows(before, after))]
         if others := self._other_rows(before):
             parts += ["", table(others)]
-        return "\n".join([*parts, "", explain.chance(self.content), self.verdict()])
+        return "\n".join([*parts, "", textwrap.fill(explain.chance(self.content), WIDTH), self.verdict()])
 
     def name(self, role: str) -> str:
         return next(c["name"] for c in self.content["contestants"] if c["role"] == role)
 
     def _main_rows(self, before: str, after: str) -> list[list[str]]:
-        rows = [["", "before", "after", "difference [95% CI]", "verdict"]]
+        rows = [["", "before", "after", "difference [95% CI]", "verdict (p after Holm)"]]
         for axis, found in self._comparisons():
             if found["against"] == before:
                 was, now, unit = axis["values"][before], axis["values"][after], axis["unit"]
@@ -154,7 +157,7 @@ class Report:
         return rows
 
     def _other_rows(self, before: str) -> list[list[str]]:
-        rows = [["", "", "after against it", "verdict"]]
+        rows = [["", "", "after against it", "verdict (p after Holm)"]]
         for axis, found in self._comparisons():
             if found["against"] != before:
                 rows[0][0] = f"{axis['title']} of"
@@ -212,8 +215,8 @@ def interval(found: Mapping[str, Any], unit: str, like: float | None) -> str:
 def judged(found: Mapping[str, Any]) -> str:
     if found["p"] is None:
         return found["verdict"]
-    p = "p < 0.001" if found["p"] < 0.001 else f"p = {found['p']:.{3 if found['p'] < 0.1 else 2}f}"
-    return f"{found['verdict']} ({p}, n = {found['n']:,})"
+    p = "p<0.001" if found["p"] < 0.001 else f"p={found['p']:.2g}"
+    return f"{found['verdict']} ({p}, n={found['n']:,})"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -234,7 +237,12 @@ def clean(text: str) -> str:
 
 
 def clip(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """At most so many columns of a terminal."""
+    if width(text) <= most:
+        return text
+    while width(text) >= most:
+        text = text[:-1]
+    return text + "…"
 
 
 def width(text: str) -> int:

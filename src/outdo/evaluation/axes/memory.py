@@ -3,7 +3,8 @@
 The weights count as they lie on disk. The working memory is measured: how far the process's resident memory rises
 while a batch of 32 is answered, decoding included, whatever engine does the work. Before that, memory that earlier
 steps freed is handed back to the system, or else it would be reused and the rise would look like nothing. That needs
-Linux and glibc; elsewhere the axis measures nobody. Memory on a GPU is not counted.
+Linux and glibc; elsewhere the axis measures nobody. An allocator told to keep memory (recipe choice `allocator`) needs
+more for the same work, and the figure says so. Memory on a GPU is not counted.
 """
 
 from __future__ import annotations
