@@ -93,9 +93,8 @@ class ImageBackbone:
         x = torch.as_tensor(rows).to(self.device).permute(0, 3, 1, 2)  # as channels last: nothing is copied
         if x.shape[2:] != (size, size):
             x = resize(x, size, self._preprocessing["interpolation"])
-        scale = 255 * torch.tensor(self._preprocessing["std"], device=x.device).view(1, 3, 1, 1)
-        shift = torch.tensor(self._preprocessing["mean"], device=x.device).view(1, 3, 1, 1) * 255
-        return {"x": x.float().sub_(shift).div_(scale)}
+        mean, std = (torch.tensor(self._preprocessing[k], device=x.device).view(1, 3, 1, 1) for k in ("mean", "std"))
+        return {"x": torch.addcmul(-mean / std, x, 1 / (255 * std))}
 
     def augment(self, rows: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
         return _augment.images(rows, strength, generator)
