@@ -7,7 +7,7 @@ beside it. Shapes tell sides and verdicts apart, colour only repeats them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,13 +90,17 @@ def _row(line: Row, y: float, at: Callable[[float], str]) -> Markup:
 # ── calibration ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def reliability(bins: Sequence[dict[str, Any]], side: str, labelled_by: str) -> Markup:
-    """How often right (y) against how sure (x), with how many examples stood where below. `side` is before or after;
-    both axes begin at the same round share below all marks."""
+def lowest_tick(bins: Iterable[Mapping[str, Any]]) -> float:
+    """A round share below all marks of a reliability diagram, for both of its axes to begin at."""
+    lowest = min((min(b["confidence"], b["accuracy"]) for b in bins if b["n"]), default=0.0)
+    return max(0.0, math.floor(lowest * 5 - 0.25) / 5)
+
+
+def reliability(bins: Sequence[Mapping[str, Any]], start: float, side: str, labelled_by: str) -> Markup:
+    """How often right (y) against how sure (x), with how many examples stood where below; both axes run from `start`
+    to 1. `side` is before or after."""
     filled = [b for b in bins if b["n"]]
     most = max((b["n"] for b in filled), default=1)
-    lowest = min((min(b["confidence"], b["accuracy"]) for b in filled), default=0.0)
-    start = max(0.0, math.floor(lowest * 10 - 0.5) / 10)
 
     def x(share: float) -> float:
         return 44 + 308 * (share - start) / (1 - start)

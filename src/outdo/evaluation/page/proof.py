@@ -117,7 +117,7 @@ def _remark(view: View, axis: Axis, who: str, shown: Scale) -> Markup | None:
     """What stands below a figure: the slow end of a time, the class that is the worst."""
     detail = view.detail(axis["axis"], who)
     if "p95" in detail:
-        return h("span", "p95 ", shown.show(detail["p95"]), class_="small side")
+        return h("span", "p95\u00a0", shown.show(detail["p95"]), class_="small side")
     return h("span", name(shorten(inert(detail["class"]), 24)), class_="small side") if "class" in detail else None
 
 
@@ -204,25 +204,25 @@ def _everything(view: View, everyone: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def contestant(who: Any) -> Markup:
-    return term("name", who)
+    return term("name", shorten(inert(who), 48))
 
 
 # ── calibration ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def calibration(view: View) -> Markup:
-    panels = [_reliability(view, role, who) for role, who in view.sides
-              if view.detail("calibration_error", who).get("bins")]
+    found = {role: view.detail("calibration_error", who).get("bins") or [] for role, who in view.sides}
+    start = charts.lowest_tick(b for bins in found.values() for b in bins)  # the same on both sides, to compare them
+    panels = [_reliability(view, role, who, found[role], start) for role, who in view.sides if found[role]]
     return section("calibration", h("div", *panels, class_="panels") if panels else None, note=say("calibration.note"))
 
 
-def _reliability(view: View, role: str, who: str) -> Markup:
-    bins = view.detail("calibration_error", who)["bins"]
+def _reliability(view: View, role: str, who: str, bins: Sequence[Mapping[str, Any]], start: float) -> Markup:
     error = (view.axis("calibration_error").get("values") or {}).get(who)
     side = join([say(role), " (", contestant(who), ")"])
     caption = side if error is None else say("reliability", side=side, error=percent(error))
     rows = [[f"{percent(b['low'])} – {percent(b['high'])}", percent(b["confidence"]), percent(b["accuracy"]), b["n"]]
             for b in bins if b["n"]]
     data = table([say("bin"), say("confidence"), say("accuracy"), "n"], rows, figures=(1, 2, 3))
-    return figure(f"reliability-{role}", caption, charts.reliability(bins, role, f"reliability-{role}-caption"),
+    return figure(f"reliability-{role}", caption, charts.reliability(bins, start, role, f"reliability-{role}-caption"),
                   fold(say("figures"), data))

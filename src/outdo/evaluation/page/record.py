@@ -43,12 +43,17 @@ def _loss(value: float | None) -> str:
 
 
 def decisions(view: View) -> Markup:
-    rows = [[("", term("rung", r["rung"])), ("words", r.get("words")), ("num d", percent(r.get("validation"))),
-             ("num t", duration(r.get("seconds")))] for r in view.items("ladder")]
+    rows = [_rung(rung) for rung in view.items("ladder")]
     ladder = stack([say("rung"), say("words"), say("validation"), say("seconds")], rows) if rows else None
     notes = view.items("notes")
     return section("decisions", ladder, h("ul", *(h("li", note) for note in notes), class_="plain") if notes else None,
                    note=say("decisions.note") if rows else None)
+
+
+def _rung(rung: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    score = rung.get("validation")
+    return [("", term("rung", rung["rung"])), ("words", rung.get("words")),
+            ("num d", None if score is None else percent(score)), ("num t", duration(rung.get("seconds")))]
 
 
 # ── the data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -61,15 +66,18 @@ def findings(view: View) -> Markup:
     found = [f for f in data["findings"] if not _suspect(f)]
     if not found:
         return section("data", h("p", say("clean"), class_="note"))
-    rows = [[join([f.get("message") or f["check"], _named(f.get("examples") or [])]), f["count"],
-             term("severity", f.get("severity") or "note")] for f in found]
+    rows = [[join([term("check", f["check"]), h("span", f.get("message"), class_="small"),
+                   _named(f.get("examples") or [], f["count"])]),
+             f["count"], term("severity", f.get("severity") or "note")] for f in found]
     return section("data", table([say("found"), say("count"), ""], rows, figures=(1,)))
 
 
-def _named(examples: list[str]) -> Markup:
+def _named(examples: list[str], count: int) -> Markup:
+    """The examples that were recorded, and how many more there are."""
     if not examples:
         return Markup()
-    items = h("ul", *(h("li", name(e)) for e in examples), class_="names file")
+    more = h("li", say("more", n=f"{count - len(examples):,}")) if count > len(examples) else None
+    items = h("ul", *(h("li", name(e)) for e in examples), more, class_="names file")
     return items if len(examples) <= EXAMPLES_NAMED else fold(say("files"), items)
 
 
@@ -87,8 +95,8 @@ def suspects(view: View) -> Markup:
     texts = any(isinstance(view.thumbnails[e], str) for e in shown)
     cards = h("ul", *(h("li", *picture(view, e), class_="card") for e in shown),
               class_="cards texts" if texts else "cards") if shown else None
-    return section("suspects", h("p", found.get("message")), cards,
-                   _named([e for e in examples if e not in shown]), note=say("suspects.note"))
+    others = _named([e for e in examples if e not in shown], found["count"] - len(shown))
+    return section("suspects", h("p", found.get("message")), cards, others, note=say("suspects.note"))
 
 
 # ── doing it again ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from outdo.evaluation.page.markup import Markup, h, join, name, text
+from outdo.evaluation.page.markup import Markup, h, inert, join, name, shorten, text
 
 LANGUAGES = (("en", "en", "English"), ("zh", "zh-Hans", "中文"))  # class, lang attribute, its name in itself
 
@@ -103,8 +103,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "训练集上的每一轮。一切选择依据验证集，测试集未参与。",
     ),
     "decisions.note": (
-        "The rungs of the ladder in order, scored on validation.",
-        "按顺序尝试的各个阶段，在验证集上打分。",
+        "What was tried, in order, scored on validation.",
+        "按顺序尝试的内容，在验证集上打分。",
     ),
     "baselines.note": (
         "Everyone who answered the same test, and {after} against each of them.",
@@ -182,7 +182,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "validation_accuracy": ("Accuracy on validation", "验证集准确率"),
     "epoch": ("epoch", "轮次"),
     "validation": ("validation", "验证集"),
-    "rung": ("rung", "阶段"),
+    "rung": ("step", "步骤"),
     "words": ("what happened", "经过"),
     "seconds": ("time", "用时"),
     "contestant": ("contestant", "参赛者"),
@@ -196,7 +196,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "split.train": ("training", "训练"),
     "split.validation": ("validation", "验证"),
     "split.test": ("test", "测试"),
-    "check": ("check", "检查"),
     "severity.note": ("note", "提示"),
     "severity.warning": ("warning", "警告"),
     "severity.removed": ("removed", "已移除"),
@@ -226,6 +225,14 @@ WORDS: dict[str, tuple[str, str]] = {
     "axis.size": ("size", "体积"),
     "task.image_classification": ("image classification", "图像分类"),
     "task.text_classification": ("text classification", "文本分类"),
+    "rung.task": ("task", "任务"),
+    "rung.check": ("check", "检查"),
+    "rung.backbone": ("backbone", "主干网络"),
+    "rung.baseline": ("baseline", "基线"),
+    "rung.probe": ("probe", "探针"),
+    "rung.plan": ("plan", "计划"),
+    "rung.fine-tune": ("fine-tune", "微调"),
+    "rung.choice": ("choice", "选择"),
     "name.linear probe": ("linear probe", "线性探针"),
     "name.fine-tuned": ("fine-tuned", "微调模型"),
     "name.majority class": ("majority class", "多数类"),
@@ -252,4 +259,4 @@ def term(kind: str, value: Any, inside: str = "span", title: Any = None) -> Mark
     if key in WORDS:
         return pair(WORDS[key][0] if title is None else title, WORDS[key][1], inside)
     shown = value if title is None else title
-    return text(shown) if inside == "tspan" else name(shown)
+    return text(shorten(inert(shown), 40)) if inside == "tspan" else name(shown)
