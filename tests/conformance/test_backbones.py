@@ -1,5 +1,6 @@
 """What every backbone family promises. A new file in outdo/backbones is found and tested by itself."""
 
+import copy
 import io
 import json
 import math
@@ -154,6 +155,17 @@ def test_without_gradients_the_weights_of_the_moment_count(fresh, rows):
     torch.testing.assert_close(changed, whole(fresh, rows), rtol=1e-3, atol=1e-3)
     parameter.data = parameter.data / 1.1
     torch.testing.assert_close(fresh.features(rows)["last"], before, rtol=1e-3, atol=1e-3)
+
+
+def test_a_copy_is_a_backbone_of_its_own(fresh, rows):
+    before = fresh.features(rows)["last"]
+    twin = copy.deepcopy(fresh)
+    twin.pool(twin.run(twin.prepare(rows), 0, twin.depth)).sin().sum().backward()
+    assert all(p.grad is None for p in fresh.torch_module.parameters())
+    assert all(p.grad is not None for p in twin.block_parameters(0))
+    torch.optim.SGD(twin.torch_module.parameters(), 0.1).step()
+    assert not torch.allclose(twin.features(rows)["last"], before, rtol=1e-3)
+    assert torch.equal(fresh.features(rows)["last"], before)
 
 
 def test_bfloat16_points_the_same_way(fresh, rows):

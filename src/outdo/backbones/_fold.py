@@ -178,6 +178,9 @@ class Follower(Generic[Runner]):
         self._mark: Any = None
         self._runner: Runner | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_mark": None, "_runner": None}  # a copied backbone makes its own
+
     def __call__(self, precision: str) -> Runner:
         mark = precision, signature(self.module)
         if self._runner is None or mark != self._mark:

@@ -43,9 +43,18 @@ class Vision:
         model = plain_name(name)
         module, origin, size = embedded() if name == EMBEDDED else from_timm(name, model)
         cfg = module.pretrained_cfg
-        own = {"kind": "image", "size": size, "fit": "squash", "store": None, "mean": list(cfg["mean"]),
+        own = {"kind": "image", "size": in_use(cfg, size), "train_size": size, "fit": "crop", "store": None,
+               "mean": list(cfg["mean"]),
                "std": list(cfg["std"]), "interpolation": cfg["interpolation"]}
         return _image.ImageBackbone(name, module, origin, _weights.overriding(own, preprocessing))
+
+
+def in_use(cfg: Any, size: int) -> int:
+    """The side to look at images with: larger than in training, where the network takes it, because training crops
+    enlarge objects (FixRes, Touvron et al. 2019). timm's own test size, else 9/7 of the training size."""
+    if cfg.get("fixed_input_size"):
+        return size
+    return cfg["test_input_size"][-1] if cfg.get("test_input_size") else round(size * 9 / 7 / 32) * 32
 
 
 def plain_name(name: str) -> str:
