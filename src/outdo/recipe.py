@@ -34,8 +34,8 @@ CHOICES: tuple[Choice, ...] = (
     Choice("averaging", "ema", "average the weights along training", "category", options=("none", "ema")),
     Choice("interpolation", AUTO, "share of the way from the pretrained to the tuned weights (WiSE-FT); auto: chosen "
            "on validation", "float", 0.0, 1.0, auto=True),
-    Choice("fit", "squash", "how an image is brought to a square: squash all of it, or crop the centre", "category",
-           options=("squash", "crop")),
+    Choice("fit", "crop", "how an image becomes a square: crop the centre (7/8 of the shorter side), or squash all of "
+           "it", "category", options=("crop", "squash")),
     Choice("precision", AUTO, "number format of forward and backward; auto: bfloat16 where measured faster and safe",
            "category", options=("float32", "bfloat16"), auto=True),
     Choice("allocator", AUTO, "keep freed memory for reuse instead of returning it (glibc): faster, resident memory "

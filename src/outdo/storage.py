@@ -165,7 +165,8 @@ class RowStore:
         flat = out.reshape(len(positions), -1).view(np.uint8) if len(positions) else out
         breaks = np.flatnonzero(np.diff(positions) != 1) + 1
         for run in np.split(np.arange(len(positions)), breaks) if len(positions) else []:
-            read_all(self._rows, memoryview(flat[run[0] : run[-1] + 1]).cast("B"), int(positions[run[0]]) * self.row_bytes)
+            part = memoryview(flat[run[0] : run[-1] + 1]).cast("B")
+            read_all(self._rows, part, int(positions[run[0]]) * self.row_bytes)
         return out
 
     def rows(self, keys: Sequence[str]) -> StoredRows:

@@ -53,7 +53,7 @@ def encode_images(inputs: Inputs, *, size: int, fit: images.Fit, cache: Path | N
     Without `cache` the rows live in a temporary file that goes when they do. Memory holds one batch.
     """
     with _folder(cache) as folder:
-        work = _Images(inputs, fit, folder, progress)
+        work = _Images(inputs, size, fit, folder, progress)
         if store is None:
             native = work.native(size)
             store = native if native and work.fill(native, only=native) else (size, size)
@@ -105,8 +105,8 @@ def _version() -> str:
 class _Images:
     """The stores of one `encode_images`: the sizes of all images seen, and pixels and facts for each size of row."""
 
-    def __init__(self, inputs: Inputs, fit: images.Fit, folder: Path, progress: Progress | None) -> None:
-        self.inputs, self.fit, self.folder, self.progress = inputs, fit, folder, progress
+    def __init__(self, inputs: Inputs, size: int, fit: images.Fit, folder: Path, progress: Progress | None) -> None:
+        self.inputs, self.size, self.fit, self.folder, self.progress = inputs, size, fit, folder, progress
         self.problems: dict[int, str] = {}  # files that cannot be read now
         self.keys = [self._key(i) for i in range(len(inputs))]
         self.sizes = RowStore(folder / f"sizes-{_version()}", (2,), np.uint32)
@@ -129,7 +129,7 @@ class _Images:
         missing = [i for i in np.flatnonzero(about.find(self.keys) < 0) if i not in self.problems]
         with ThreadPoolExecutor(THREADS) as pool:
             for part in batches(len(missing), BATCH):
-                seen = list(pool.map(partial(_see, self.inputs, size=store, fit=self.fit), missing[part]))
+                seen = list(pool.map(partial(_see, self.inputs, size=store, fit=self._fit(store)), missing[part]))
                 self.problems |= {int(i): s.reason for i, s in zip(missing[part], seen, strict=True) if not s.lasting}
                 self._keep([self.keys[i] for i in missing[part]], seen, pixels, about)
                 if only and any(one.pixels is not None and one.size != only for one in seen):
@@ -154,6 +154,10 @@ class _Images:
             thumbs=rows["thumb"],
         )
 
+    def _fit(self, store: tuple[int, int]) -> images.Fit:
+        """Images that are small by themselves are taken whole: there is nothing to spare."""
+        return self.fit if store == (self.size, self.size) else "squash"
+
     def _key(self, index: int) -> str:
         try:
             return self.inputs.signature(index)
@@ -162,7 +166,7 @@ class _Images:
             return f"\0{index}"
 
     def _stores(self, store: tuple[int, int]) -> tuple[RowStore, RowStore]:
-        place = self.folder / f"{store[0]}x{store[1]}-{self.fit}-{_version()}"
+        place = self.folder / f"{store[0]}x{store[1]}-{self._fit(store)}-{_version()}"
         return RowStore(place / "pixels", (*store, 3), np.uint8), RowStore(place / "about", (), ABOUT)
 
     def _keep(self, keys: Sequence[str], seen: Sequence[Seen], pixels: RowStore, about: RowStore) -> None:

@@ -1,0 +1,484 @@
+"""The main flow, top to bottom: labelled examples in, a better model and its proof out.
+
+Only this module sees every stage. Validation chooses; the test's labels are behind `SealedTest.open`, which is called
+once, after the last choice was made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outdo import plugins, runtime
+from outdo.contracts import SPLITS, Contestant, Dataset, Finding, Predictions, Progress, Task, TestSet, fingerprint
+from outdo.errors import DataError, RecipeError, RunError
+from outdo.recipe import Recipe
+from outdo.runs import Run, next_folder
+from outdo.storage import cache_folder, evict, write_json
+
+VALIDATION, ENOUGH_VALIDATION = 0.2, 5_000  # the share of training held out to choose by, and how many are enough
+SMALL_NETWORKS = {"image": "tiny-image", "text": "tiny-text"}  # what is trained from scratch with --baselines all
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `improve` gives: the report (print it), the run's folder, and the better model."""
+
+    report: Any
+    folder: Path
+    model: Any
+
+
+def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: str | None = None,
+            minutes: float = 10.0, seed: int = 0, out: Path | str | None = None, resume: bool = False,
+            baselines: str = "default", against: Mapping[str, Any] | None = None, progress: Progress | None = None,
+            **choices: Any) -> Result:
+    """Fine-tune a pretrained model on labelled examples and show by how much it beats what you had.
+
+    `minutes` is the time for training; `choices` are those of the recipe (`outdo list recipe`). `against` holds rivals
+    by name: anything fitted that has `predict(inputs)` giving labels, or `predict_proba(inputs)`, and `classes_`.
+    Raises UserError (DataError, RecipeError, BackboneError, RunError) with one clear message, before anything is
+    trained where that is possible. Ctrl-C leaves the best so far in the folder, and `resume` goes on.
+    """
+    recipe = checked(Recipe(**choices), minutes, baselines)
+    runtime.prepare(recipe.allocator)
+    dataset = data if isinstance(data, Dataset) else read(data)
+    job = find_task(dataset, task)
+    folder = Path(out) if out is not None else next_folder(dataset.source, resume)
+    settings = {"source": dataset.source, "task": job.name, "start_from": start_from, "seed": seed, "minutes": minutes,
+                "baselines": baselines, "recipe": recipe.said}
+    with Run.going(folder, settings, resume) as run:
+        say = Log(run, progress)
+        study, sealed, facts = prepared(run, say, dataset, job, recipe, start_from, seed, minutes)
+        before, after, others, history = climbed(run, say, study, facts, everything=baselines == "all")
+        test = sealed.open(run.opened)
+        contestants = answering(study, test, before, after, others, against or {}, facts)
+        report = judged(run, say, study, test, contestants, facts, history)
+        run.finish()
+    evict(cache_folder())
+    return Result(report, folder, after.model)
+
+
+class Log:
+    """Says each decision once: to the run's log, to the report's ladder, and aloud."""
+
+    def __init__(self, run: Run, progress: Progress | None) -> None:
+        self.run, self.progress = run, progress
+        self.ladder: list[dict[str, Any]] = []
+        self.seconds: dict[str, float] = {}
+        self._mark = run.spent()
+
+    def __call__(self, rung: str, words: str, validation: float | None = None) -> None:
+        now = self.run.spent()
+        row = {"rung": rung, "words": words, "validation": validation, "seconds": now - self._mark}
+        self._mark = now
+        self.ladder.append(row)
+        self.run.log({"event": "ladder", **row})
+        if self.progress:
+            scored = "" if validation is None else f" (validation {validation:.1%})"
+            self.progress(f"{rung}: {words}{scored}", 1, 1)
+
+    def stage(self, name: str, since: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + self.run.spent() - since
+
+
+def checked(recipe: Recipe, minutes: float, baselines: str) -> Recipe:
+    """Raises RecipeError for what no recipe choice covers."""
+    if not (isinstance(minutes, int | float) and 0 < minutes < math.inf):
+        raise RecipeError(f"minutes cannot be {minutes}", expected="a number above 0, such as 10 or 0.5")
+    if baselines not in ("default", "all"):
+        raise RecipeError(f"baselines cannot be '{baselines}'", expected="default or all")
+    return recipe
+
+
+def read(source: str | Path) -> Dataset:
+    from outdo.data.read import read as read_source
+
+    return read_source(source)
+
+
+def find_task(data: Dataset, name: str | None) -> Task:
+    """The task of that name, else the first that suits. Raises PluginError or DataError."""
+    if name is not None:
+        task: Task = plugins.load("tasks", name)
+        if task.suits(data) is None:
+            raise DataError(f"the data do not suit {name}", expected=f"{task.kind}s with labels",
+                            found=f"{data.kind}s with {len(np.unique(data.labels))} different labels",
+                            fix="leave out --task, or check the input and label columns")
+        return task
+    fitting = [task for task in plugins.load_all("tasks").values() if task.suits(data)]
+    if not fitting:
+        raise DataError(f"no task suits {data.kind}s with these labels", fix="see: outdo list tasks")
+    chosen: Task = fitting[0]
+    return chosen
+
+
+# ── data and backbone ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def prepared(run: Run, say: Log, data: Dataset, task: Task, recipe: Recipe, start_from: str | None, seed: int,
+             minutes: float) -> tuple[Any, Any, dict[str, Any]]:
+    """(what training may see, the sealed test, facts about the data for the report)."""
+    from outdo import backbones
+    from outdo.data.checks import clean
+    from outdo.data.encode import Picked
+    from outdo.data.splits import SealedTest
+    from outdo.training.contestants import UNKNOWN, Study
+    from outdo.training.features import Features
+
+    start = run.spent()
+    say("task", f"{task.name}: {task.suits(data)}")
+    backbone = backbones.load(start_from, data.kind, preprocessing=wanted(data.kind, recipe))
+    encoded = backbone.encode(data.inputs, cache_folder(), say.progress)
+    cleaned = clean(data, encoded, task.targets, seed=seed,
+                    validation=lambda n: min(VALIDATION, ENOUGH_VALIDATION / max(1, n)))
+    data, encoded, splits = cleaned.data, cleaned.encoded, cleaned.splits
+    stored = run.once("splits", lambda: splits.as_json(data.ids))
+    splits = type(splits).from_json(stored, data.ids)
+    for finding in cleaned.findings:
+        say("check", f"{finding.check}: {finding.message} ({finding.count})")
+    say.stage("check", start)
+
+    codes = cleaned.targets.codes.copy()
+    sealed = SealedTest(data.take(splits.test), codes[splits.test], cleaned.targets.classes)
+    codes[splits.test] = UNKNOWN
+    size = run.once("size", lambda: feature_size(backbone, encoded, recipe))
+    chosen = run.once("precision", lambda: backbones.choose_precision(
+        backbone, Picked(encoded.rows, splits.train), recipe.precision))
+    backbone.precision = chosen[0]
+    say("backbone", f"{backbone.name}, {chosen[1]}" + (f", {size} pixels" if size else ""))
+    features = Features(backbone, encoded, cache_folder(), size=size, progress=say.progress)
+    budget = runtime.Budget(minutes, run.spent())
+    study = Study(task, backbone, encoded, features, cleaned.targets.classes, codes, splits.train, splits.validation,
+                  data.inputs, data.groups, recipe, seed, run.log, budget.left, say.progress)
+    facts = {"source": data.source, "fingerprint": fingerprint(data.ids, encoded.digests, list(data.labels)),
+             "n": {name: len(getattr(splits, name)) for name in SPLITS}, "findings": list(cleaned.findings),
+             "test": splits.test, "ids": data.ids}
+    return study, sealed, facts
+
+
+def wanted(kind: str, recipe: Recipe) -> dict[str, Any]:
+    """What the recipe says of preprocessing."""
+    said: dict[str, Any] = {"fit": recipe.fit} if kind == "image" else {}
+    if kind == "image" and recipe.input_size != "auto":
+        said["size"] = recipe.input_size
+    return said
+
+
+def feature_size(backbone: Any, encoded: Any, recipe: Recipe) -> int | None:
+    """The side at which frozen features look at images. Small images are enlarged four times at most: more pixels
+    would cost and tell nothing new."""
+    if backbone.kind != "image" or recipe.input_size != "auto":
+        return None
+    size, native = backbone.preprocessing()["size"], max(encoded.rows.shape[1:3])
+    return min(size, max(96, 4 * native)) if native < size else None
+
+
+# ── the climb ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], everything: bool
+            ) -> tuple[Any, Any, list[Any], list[dict[str, Any]]]:
+    """(before, after, baselines, training curve): the best on validation, which is on disk from the first rung on."""
+    from outdo.training import contestants as c
+
+    start = run.spent()
+    study.pooled()
+    say.stage("features", start)
+    start = run.spent()
+    before = scored(say, study, "baseline", c.linear_probe(study))
+    others = [scored(say, study, "baseline", make(study)) for make in (c.majority, c.neighbours)]
+    best = scored(say, study, "probe", c.better_probe(study))
+    best = min((before, best), key=lambda t: c.loss_of(t.outputs, study.truth))
+    facts["findings"] += suspects(study, best, facts["ids"])
+    kept(run, study, best)
+    say.stage("probe", start)
+
+    start, history = run.spent(), []
+    plan = planned(run, say, study)
+    if plan is not None:
+        tuned = c.fine_tuned(study, plan, study.recipe, checkpoint=run.folder / "checkpoint.safetensors")
+        history, tuned = tuned.history, c.with_words(study, tuned, best)
+        best = min((best, scored(say, study, "fine-tune", tuned)), key=lambda t: c.loss_of(t.outputs, study.truth))
+        kept(run, study, best)
+    say.stage("fit", start)
+    if everything:
+        others += dearer(say, study, plan)
+    study.let_go()
+    say("choice", f"{best.model.name}: the least loss on validation", c.accuracy_of(best.outputs, study.truth))
+    return before, named_apart(best, before), others, history
+
+
+def scored(say: Log, study: Any, rung: str, trained: Any) -> Any:
+    """The same, with its temperature fitted on validation, and said aloud."""
+    from outdo.evaluation.calibration import fit_temperature
+    from outdo.training.contestants import accuracy_of
+
+    trained.model.temperature = fit_temperature(trained.outputs, study.truth)
+    say(rung, f"{trained.model.name}: {trained.words}", accuracy_of(trained.outputs, study.truth))
+    return trained
+
+
+def kept(run: Run, study: Any, best: Any) -> None:
+    """The best so far on disk: from now on an interruption leaves a model."""
+    best.model.save(run.folder)
+    run.save()
+
+
+def planned(run: Run, say: Log, study: Any) -> Any:
+    """The fine-tune that the minutes allow, decided once for a run and read back when it is resumed."""
+    from dataclasses import asdict
+
+    from outdo.training import ladder
+    from outdo.training.loop import Plan
+
+    def decide() -> dict[str, Any]:
+        plan, words = ladder.decide(study.backbone, study.task, study.recipe, features=study.features,
+                                    train=study.train, codes=study.codes, classes=len(study.classes),
+                                    seconds_left=study.left(), seed=study.seed)
+        return {"plan": plan and asdict(plan), "words": words}
+
+    decided = run.once("plan", decide)
+    say("plan", decided["words"])
+    return Plan(**decided["plan"]) if decided["plan"] else None
+
+
+def dearer(say: Log, study: Any, plan: Any) -> list[Any]:
+    """The baselines that are trained: a small network from scratch, and fine-tuning as most people do it."""
+    from dataclasses import asdict
+
+    from outdo import backbones
+    from outdo.training import contestants as c
+    from outdo.training.loop import Plan
+
+    small = backbones.load(SMALL_NETWORKS[study.backbone.kind], study.backbone.kind)
+    encoded = small.encode(study.inputs, cache_folder(), say.progress)
+    scratch = c.from_scratch(study, small, encoded, epochs=max(10, plan.epochs if plan else 0))
+    usual = Recipe(learning_rate=1e-4, layer_decay=1.0, averaging="none", interpolation=1.0, label_smoothing=0.0,
+                   epochs=3)
+    size = None if study.backbone.kind == "text" else study.backbone.preprocessing().get("train_size")
+    base = asdict(plan) if plan else {"balanced": False, "words": ""}
+    whole = Plan(**base | {"first": 0, "size": size, "epochs": 3, "learning_rate": 1e-4, "cached": False})
+    plain = c.fine_tuned(study, whole, usual, "plain full fine-tune")
+    return [scored(say, study, "baseline", trained) for trained in (scratch, plain)]
+
+
+def named_apart(best: Any, before: Any) -> Any:
+    """The winner under a name of its own, where the probe that one had before was not outdone."""
+    if best.model is not before.model:
+        return best
+    return replace(best, model=replace(best.model, name=f"{best.model.name} (not outdone)"))
+
+
+# ── the proof ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def answering(study: Any, test: TestSet, before: Any, after: Any, others: Sequence[Any], against: Mapping[str, Any],
+              facts: Mapping[str, Any]) -> list[Contestant]:
+    """Everybody's answers on the test, in roles."""
+
+    def own(trained: Any, role: Any) -> Contestant:
+        features = trained.features or study.features
+        outputs = trained.model.outputs(features.encoded, facts["test"], features)
+        answers = Predictions(trained.model.probabilities(outputs))
+        return Contestant(trained.model.name, role, answers, trained.model, {"words": trained.words})
+
+    rivals = [Contestant(name, "rival", Predictions(asked(rival, test.inputs, test.classes, name)))
+              for name, rival in against.items()]
+    return [own(before, "before"), own(after, "after"), *(own(one, "baseline") for one in others), *rivals]
+
+
+def asked(rival: Any, inputs: Any, classes: Sequence[str], name: str) -> np.ndarray:
+    """(N, C) probabilities of a fitted scikit-learn-like object, its classes matched to ours by name.
+
+    Raises DataError: no `predict`, the wrong number of answers, or an answer that is none of our classes.
+    """
+    where = {label: i for i, label in enumerate(classes)}
+    out = np.zeros((len(inputs), len(classes)))
+    if hasattr(rival, "predict_proba"):
+        given, names = np.asarray(rival.predict_proba(inputs), float), [str(label) for label in rival.classes_]
+        known = [j for j, label in enumerate(names) if label in where]
+        out[:, [where[names[j]] for j in known]] = given[:, known]
+        total = out.sum(1, keepdims=True)
+        return np.where(total > 0, out / np.maximum(total, 1e-12), 1 / len(classes))
+    if not hasattr(rival, "predict"):
+        raise DataError(f"the rival '{name}' cannot be asked", expected="an object with predict or predict_proba")
+    labels = [str(label) for label in rival.predict(inputs)]
+    strange = sorted(set(labels) - set(where))
+    if len(labels) != len(inputs) or strange:
+        raise DataError(f"the rival '{name}' does not answer this test", expected=f"{len(inputs)} of our labels",
+                        found=f"{len(labels)} answers" + (f", such as '{strange[0]}'" if strange else ""))
+    out[np.arange(len(labels)), [where[label] for label in labels]] = 1.0
+    return out
+
+
+def judged(run: Run, say: Log, study: Any, test: TestSet, contestants: list[Contestant], facts: Mapping[str, Any],
+           history: list[dict[str, Any]]) -> Any:
+    """Measure, compare, write: predictions, then the report, then the page."""
+    from outdo.evaluation import page, report
+
+    start = run.spent()
+    write_predictions(run.folder / "predictions.parquet", test, contestants)
+    measured = report.measure_all(contestants, test, progress=say.progress)
+    say.stage("judge", start)
+    context = {
+        "task": study.task.name, "seed": study.seed, "seconds": say.seconds, "machine": runtime.machine(),
+        "recipe": dict(study.recipe), "curve": history, "ladder": say.ladder, "notes": notes(study),
+        "data": {"source": facts["source"], "fingerprint": facts["fingerprint"], "n": facts["n"],
+                 "test_opened": run.state["test_opened"], "findings": [f.as_json() for f in facts["findings"]]},
+    }
+    content = report.build(contestants, test, measured, context, headline=study.task.metric)
+    page.write_page(run.folder / "report.html", content, shown(content, test))
+    write_json(run.folder / report.FILE, content)
+    return report.Report(content)
+
+
+def notes(study: Any) -> list[str]:
+    """What a reader of the report has to know about how it was made."""
+    backbone = study.backbone
+    said = [f"pretrained weights: {backbone.name} from {backbone.origin.weights}, licence "
+            f"{backbone.origin.licence or 'not stated'}, sha256 {backbone.origin.sha256[:16]}"]
+    if study.left() <= 0:
+        said.append("the time was used up before training had ended: the best so far was judged")
+    return said
+
+
+def shown(content: Mapping[str, Any], test: TestSet) -> dict[str, Any]:
+    """id -> thumbnail or text of the examples that flipped."""
+    from outdo.evaluation import page
+
+    where = {name: i for i, name in enumerate(test.ids)}
+    found = {}
+    for flip in [*content["flips"]["gained"], *content["flips"]["lost"]]:
+        value = test.inputs.read(where[flip["id"]])
+        found[flip["id"]] = value if isinstance(value, str) else page.thumbnail(value)
+    return found
+
+
+def suspects(study: Any, best: Any, ids: Sequence[str]) -> list[Finding]:
+    """Labels that look wrong, where every training example has a held-out answer."""
+    from outdo.data.checks import suspect_labels
+
+    if best.held_out is None:
+        known, outputs = study.validation, best.outputs
+    else:
+        known, outputs = study.known, best.held_out
+    probabilities = study.task.decode(outputs, best.model.temperature)
+    found = suspect_labels(probabilities, study.codes[known], [ids[i] for i in known], study.classes)
+    return [found] if found.count else []
+
+
+def write_predictions(path: Path, test: TestSet, contestants: Sequence[Contestant]) -> None:
+    """Parquet: id, label, and for each contestant the probabilities in the order of the classes."""
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from outdo.storage import replacing
+
+    columns: dict[str, Any] = {"id": list(test.ids), "label": [test.classes[c] for c in test.codes]}
+    for one in contestants:
+        flat = pa.array(one.predictions.probabilities.astype(np.float32).ravel())
+        columns[one.name] = pa.FixedSizeListArray.from_arrays(flat, len(test.classes))
+    about = {"classes": list(test.classes), "roles": {c.name: c.role for c in contestants}}
+    table = pa.table(columns).replace_schema_metadata({"outdo": json.dumps(about)})
+    with replacing(path) as draft:
+        pq.write_table(table, draft)
+
+
+# ── afterwards ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Predictor:
+    """The better model of a run. `kind` says what it takes: paths of images, or texts."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.kind, self.classes = model.task.kind, model.classes
+
+    def predict(self, inputs: Sequence[str | Path]) -> list[dict[str, Any]]:
+        """{"input", "label", "probability", "probabilities"} for each. Raises DataError for what cannot be read."""
+        from outdo.data import inputs as sources
+
+        given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+        made = sources.files(given) if self.kind == "image" else sources.texts([str(text) for text in given])
+        answers = self.model.task.answer(self.model.predict(made), self.classes)
+        return [{"input": str(name), **answer} for name, answer in zip(given, answers, strict=True)]
+
+
+def load(run: str | Path) -> Predictor:
+    """The best model of a run, finished or interrupted. Raises RunError and BackboneError."""
+    from outdo import backbones
+    from outdo.training.model import Model
+
+    folder = Path(run)
+    if not folder.is_dir():
+        raise RunError(f"there is no run in {folder}", expected="the folder that improve wrote")
+    return Predictor(Model.load(folder, find_task=lambda name: plugins.load("tasks", name),
+                                find_backbone=backbones.load))
+
+
+def compare(run_a: str | Path, run_b: str | Path) -> Any:
+    """The better models of two finished runs, paired on the sealed test that they share: a Report.
+
+    Raises RunError: a run missing or unfinished, or tests that are not the same examples with the same labels.
+    """
+    from outdo.evaluation import report
+
+    runs = [Run.finished(Path(run)) for run in (run_a, run_b)]
+    (test, was), (other, now) = (read_predictions(run.folder) for run in runs)
+    if test.ids != other.ids or test.classes != other.classes or (test.codes != other.codes).any():
+        raise RunError("these runs were not judged on the same test", expected=f"{len(test)} examples of {run_a}",
+                       found=f"{len(other)} of {run_b}, {len(set(test.ids) & set(other.ids))} of them shared",
+                       fix="improve both on the same source with the same --seed")
+    contents = [report.Report.read(run.folder).content for run in runs]
+    names = [str(run_a), str(run_b)] if str(run_a) != str(run_b) else [str(run_a), f"{run_b} (again)"]
+    contestants = [Contestant(names[0], "before", was), Contestant(names[1], "after", now)]
+    measured = report.measure_all(contestants, test)
+    recorded(measured, contents, names)
+    context = {**{k: contents[1][k] for k in ("task", "seed", "data", "machine", "recipe")}, "seconds": {},
+               "notes": [f"after is {names[1]}, before is {names[0]}: the better model of each run"]}
+    return report.Report(report.build(contestants, test, measured, context))
+
+
+def recorded(measured: dict[str, Any], contents: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Add the size of each model, which its own report knows."""
+    from outdo.contracts import Measurement
+
+    sizes = {}
+    for name, content in zip(names, contents, strict=True):
+        after = next(c["name"] for c in content["contestants"] if c["role"] == "after")
+        size = next((a["values"].get(after) for a in content["axes"] if a["axis"] == "size"), None)
+        if size is not None:
+            sizes[name] = Measurement(size, 1)
+    if len(sizes) == len(names):
+        measured["size"] = sizes
+
+
+def read_predictions(folder: Path) -> tuple[TestSet, Predictions]:
+    """The test as far as it was stored (no inputs), and the answers of the better model."""
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from outdo.data.inputs import texts
+
+    path = folder / "predictions.parquet"
+    try:
+        table = pq.read_table(path)
+        about = json.loads(table.schema.metadata[b"outdo"])
+        after = next(name for name, role in about["roles"].items() if role == "after")
+        values = np.stack(table[after].to_numpy()).astype(float)
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError, StopIteration) as error:
+        raise RunError(f"{path} is missing or damaged", found=str(error)[:120], fix="run again") from None
+    where = {name: i for i, name in enumerate(about["classes"])}
+    codes = np.array([where[label] for label in table["label"].to_pylist()], np.int64)
+    ids = tuple(table["id"].to_pylist())
+    return TestSet(ids, texts([""] * len(ids)), codes, tuple(about["classes"])), Predictions(values)

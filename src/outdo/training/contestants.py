@@ -1,0 +1,256 @@
+"""Who takes part: the baselines on frozen features, the better probe, and the fine-tuned network.
+
+Each function gives a `Trained`: the model, and its outputs on validation from fits that had not seen validation, by
+which it is judged against the others. The labels of the sealed test are not in a `Study` at all.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from outdo.contracts import Backbone, Encoded, Inputs, Progress, Task
+from outdo.recipe import Recipe
+from outdo.training import averaging, ladder, probe
+from outdo.training.features import Features, lexical_counts
+from outdo.training.loop import Plan, Trainer
+from outdo.training.model import Constant, Model, Neighbours, Network, unit
+
+NEIGHBOURS = (1, 3, 5, 10, 20, 50)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of a lexical part beside the dense one
+UNKNOWN = -1  # the code of an example whose label training may not see
+
+
+@dataclass
+class Study:
+    """What training may see. `codes` (N,) are UNKNOWN for test examples; `train` and `validation` are indices."""
+
+    task: Task
+    backbone: Backbone
+    encoded: Encoded
+    features: Features
+    classes: tuple[str, ...]
+    codes: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
+    inputs: Inputs
+    groups: np.ndarray | None
+    recipe: Recipe
+    seed: int
+    log: Callable[[dict[str, Any]], None] = lambda event: None
+    left: Callable[[], float] = lambda: float("inf")  # seconds of the budget
+    progress: Progress | None = None
+    _pooled: dict[str, np.ndarray] | None = field(default=None, repr=False)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Indices of train and validation together, ascending."""
+        return np.sort(np.concatenate([self.train, self.validation]))
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Codes of validation."""
+        return self.codes[self.validation]
+
+    def pooled(self) -> dict[str, np.ndarray]:
+        """Feature sets of `known`."""
+        if self._pooled is None:
+            self._pooled = self.features.pooled(self.known)
+        return self._pooled
+
+    def let_go(self) -> None:
+        """Forget the feature sets, which may be large; they are on disk."""
+        self._pooled = None
+
+    def held(self) -> np.ndarray:
+        groups = None if self.groups is None else self.groups[self.known]
+        return probe.held_out_masks(self.codes[self.known], np.isin(self.known, self.validation), groups, self.seed)
+
+    def class_weights(self) -> np.ndarray | None:
+        from outdo.training.loop import balanced
+
+        return balanced(self.codes[self.known]) if ladder.is_balanced(self.recipe, self.codes[self.train]) else None
+
+    def model(self, name: str, parts: list[tuple[float, Any]], backbone: Backbone | None = None, **about: Any) -> Model:
+        about = {"backbone_sha256": self.backbone.origin.sha256, **about}
+        return Model(name, self.task, self.classes, backbone or self.backbone, parts, size=self.features.size,
+                     about=about)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, its outputs on validation (n, C), and what is worth telling of it."""
+
+    model: Model
+    outputs: np.ndarray
+    words: str
+    history: list[dict[str, Any]] = field(default_factory=list)
+    held_out: np.ndarray | None = None  # (len(known), C) where every known example has one
+    features: Features | None = None  # its own, where they are not the study's
+
+
+def majority(study: Study) -> Trained:
+    shares = np.bincount(study.codes[study.known], minlength=len(study.classes)) / len(study.known)
+    bias = np.log(np.maximum(shares, 1e-6)).astype(np.float32)
+    return Trained(study.model("majority class", [(1.0, Constant(bias))]),
+                   np.repeat(bias[None], len(study.validation), 0), f"always '{study.classes[int(bias.argmax())]}'")
+
+
+def neighbours(study: Study) -> Trained:
+    """k nearest neighbours on frozen features; k chosen on validation."""
+    bank = unit(study.pooled()["last"])
+    codes, classes = study.codes[study.known], len(study.classes)
+    is_train = np.isin(study.known, study.train)
+    queries = {"last": bank[~is_train]}
+    best: tuple[float, int, np.ndarray] | None = None
+    for k in NEIGHBOURS:
+        if k > is_train.sum():
+            break
+        outputs = Neighbours(bank[is_train], codes[is_train], k, classes)(queries)
+        accuracy = float((outputs.argmax(1) == codes[~is_train]).mean())
+        if best is None or accuracy > best[0]:
+            best = accuracy, k, outputs
+    assert best is not None
+    model = study.model("nearest neighbours", [(1.0, Neighbours(bank, codes, best[1], classes))])
+    return Trained(model, best[2], f"k = {best[1]}")
+
+
+def linear_probe(study: Study) -> Trained:
+    """The field's usual one: standardised output of the last block, strength chosen on held-out examples."""
+    return _probe(study, "linear probe", [(("last",), "columns")])
+
+
+def better_probe(study: Study) -> Trained:
+    """The best feature sets at their best scaling; for texts also the words themselves, as far as they help."""
+    trained = _probe(study, "better probe", probe.candidates(list(study.backbone.feature_sets)))
+    counts = lexical_counts(study.backbone, ladder.Picked(study.encoded.rows, study.known))
+    if counts is None:
+        return trained
+    lexical = probe.fit_lexical(counts, study.codes[study.known], study.held(), study.class_weights())
+    beside = lexical.held_out[np.isin(study.known, study.validation)]
+    share, outputs = _blend(trained.outputs, beside, study.truth)
+    parts = [*trained.model.parts, (share, lexical.model)] if share else trained.model.parts
+    return replace(trained, model=study.model("better probe", parts), outputs=outputs,
+                   words=f"{trained.words}, and words with a share of {share:g}")
+
+
+def _probe(study: Study, name: str, tried: list[probe.Candidate]) -> Trained:
+    fitted = probe.fit_linear(study.pooled(), study.codes[study.known], tried, study.held(), study.class_weights())
+    assert isinstance(fitted.model, probe.Linear)
+    whole = not np.isnan(fitted.held_out).any()
+    words = f"{' + '.join(fitted.model.sets)} features, strength {fitted.strength:.1g}"
+    return Trained(study.model(name, [(1.0, fitted.model)]),
+                   fitted.held_out[np.isin(study.known, study.validation)], words,
+                   held_out=fitted.held_out if whole else None)
+
+
+def _blend(dense: np.ndarray, beside: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
+    """The share of `beside` that gives the least loss on validation, and the sum."""
+    losses = [loss_of(dense + share * beside, truth) for share in SHARES]
+    share = SHARES[int(np.argmin(losses))]
+    return share, dense + np.float32(share) * beside
+
+
+def loss_of(outputs: np.ndarray, truth: np.ndarray) -> float:
+    """Mean negative log-likelihood after the temperature that suits best: how good the ranking and the odds are, not
+    how loud."""
+    logits = torch.from_numpy(np.asarray(outputs, np.float32))
+    target = torch.from_numpy(truth)
+    return min(float(torch.nn.functional.cross_entropy(logits * scale, target)) for scale in np.geomspace(0.1, 10, 25))
+
+
+def accuracy_of(outputs: np.ndarray, truth: np.ndarray) -> float:
+    return float((outputs.argmax(1) == truth).mean()) if len(truth) else float("nan")
+
+
+# ── fine-tuning ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fine_tuned(study: Study, plan: Plan, recipe: Recipe, name: str = "fine-tuned", *, probed: bool = True,
+               checkpoint: Path | None = None) -> Trained:
+    """Head first, by a linear probe; then the blocks that `plan` names; then WiSE-FT on validation.
+
+    That order keeps the first steps from tearing up pretrained features (LP-FT, Kumar et al. 2022).
+    """
+    twin = copy.deepcopy(study.backbone)
+    head = study.task.head(twin.width, len(study.classes)).to(next(twin.torch_module.parameters()).device)
+    if probed:
+        put_probe(head, study)
+    views = ladder.views(twin, recipe)
+    train = ladder.examples(study.features, study.train, study.codes, plan.first, plan.cached, views)
+    validation = ladder.examples(study.features, study.validation, study.codes, plan.first, plan.cached, 1)
+    trainer = Trainer(twin, head, study.task, plan, recipe, seed=study.seed, train=train, validation=validation,
+                      checkpoint=checkpoint, log=study.log, over=lambda: study.left() <= 0, progress=study.progress)
+    before = [p.detach().clone() for p in trainer.parameters]
+    history = trainer.fit()
+    return _settled(study, trainer, before, recipe, name, history)
+
+
+def _settled(study: Study, trainer: Trainer, before: list[torch.Tensor], recipe: Recipe, name: str,
+             history: list[dict[str, Any]]) -> Trained:
+    """Choose the size to look at and the share of the way from the pretrained weights, both on validation."""
+    sizes = _sizes(study, trainer)
+    size = min(sizes, key=lambda s: loss_of(trainer.outputs(trainer.validation, s), study.truth)) if len(sizes) > 1 \
+        else sizes[0]
+    shares = averaging.SHARES if recipe.interpolation == "auto" else (float(recipe.interpolation),)
+    share, _ = averaging.best_share(trainer.parameters, before,
+                                    lambda: loss_of(trainer.outputs(trainer.validation, size), study.truth), shares)
+    outputs = trainer.outputs(trainer.validation, size)
+    for parameter in trainer.parameters:
+        parameter.requires_grad_(False)
+    network = Network(trainer.backbone, trainer.head.eval(), trainer.plan.first, size)
+    words = f"{len(history)} epochs, {share:.0%} of the way from the pretrained weights"
+    words += f", at {size} pixels" if size else ""
+    return Trained(study.model(name, [(1.0, network)], trainer.backbone), outputs, words, history)
+
+
+def _sizes(study: Study, trainer: Trainer) -> list[int | None]:
+    """Trained from pixels: the training size, and the larger one that frozen features are taken at."""
+    trained, frozen = trainer.plan.size, study.features.size
+    if trainer.plan.cached or study.backbone.kind != "image":
+        return [frozen]
+    usual = frozen or study.backbone.preprocessing()["size"]
+    return [trained] if usual == trained else [trained, usual]
+
+
+def with_words(study: Study, network: Trained, better: Trained) -> Trained:
+    """The network with the probe's lexical part beside it, where validation likes it better."""
+    lexical = [(share, part) for share, part in better.model.parts if isinstance(part, probe.Lexical)]
+    if not lexical:
+        return network
+    is_train = np.isin(study.known, study.train)
+    known = lexical_counts(study.backbone, ladder.Picked(study.encoded.rows, study.known))
+    fitted = probe.fit_lexical(known, study.codes[study.known], (~is_train)[None], study.class_weights())
+    share, outputs = _blend(network.outputs, fitted.held_out[~is_train], study.truth)
+    if not share:
+        return network
+    parts = [*network.model.parts, (share, fitted.model)]
+    return replace(network, model=study.model(network.model.name, parts, network.model.backbone), outputs=outputs,
+                   words=f"{network.words}, and words with a share of {share:g}")
+
+
+def put_probe(head: Any, study: Study) -> None:
+    """A linear probe, fitted without validation, into a linear head of the same shape."""
+    last = {"last": study.pooled()["last"]}
+    held = np.isin(study.known, study.validation)[None]
+    fitted = probe.fit_linear(last, study.codes[study.known], [(("last",), "columns")], held, study.class_weights(),
+                              refit=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(fitted.model.weight.T.copy()))
+        head.bias.copy_(torch.from_numpy(fitted.model.bias))
+
+
+def from_scratch(study: Study, small: Backbone, encoded: Encoded, epochs: int) -> Trained:
+    """A small network with random weights, trained whole on the same examples: what pretraining is worth."""
+    recipe = Recipe(learning_rate=3e-3, layer_decay=1.0, interpolation=1.0, label_smoothing=0.0)
+    features = Features(small, encoded, None)
+    own = replace(study, backbone=small, encoded=encoded, features=features, recipe=recipe, _pooled=None)
+    plan = Plan(0, None, epochs, 3e-3, False, False, "from scratch")
+    trained = fine_tuned(own, plan, recipe, "small network from scratch", probed=False)
+    return replace(trained, features=features)

@@ -1,0 +1,255 @@
+"""A trained model: a backbone, and parts that turn what it says into outputs.
+
+Every contestant of ours is one of these: a linear probe, a probe with a lexical part, k nearest neighbours, the
+majority class, a fine-tuned network. So all are predicted, timed, measured, saved and loaded by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from outdo.contracts import Backbone, Encoded, Inputs, Rows, Task, batches
+from outdo.errors import DataError, RunError
+from outdo.storage import read_json, read_tensors, write_json, write_tensors
+from outdo.training.features import BATCH, Features
+from outdo.training.probe import Lexical, Linear
+
+Part = "Linear | Lexical | Neighbours | Constant | Network"
+BASE = 1e-9  # probabilities below it are not told apart
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same outputs whatever comes in: log of the class shares."""
+
+    bias: np.ndarray  # (C,) float32
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Votes of the k most alike training examples, by cosine of "last" features, weighed by exp(cosine / warmth)."""
+
+    bank: np.ndarray  # (N, D) float32, rows of length 1
+    codes: np.ndarray  # (N,) int64
+    k: int
+    classes: int
+    warmth: float = 0.07
+
+    def __call__(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        x = unit(features["last"])
+        out = np.empty((len(x), self.classes), np.float32)
+        for part in batches(len(x), 1024):
+            alike = torch.from_numpy(x[part] @ self.bank.T)
+            near, which = alike.topk(self.k, 1)
+            votes = torch.zeros(len(alike), self.classes)
+            votes.scatter_add_(1, torch.from_numpy(self.codes)[which], ((near - 1) / self.warmth).exp())
+            out[part] = (votes / votes.sum(1, keepdim=True)).clamp_min(1e-4).log().numpy()
+        return out
+
+
+@dataclass
+class Network:
+    """A tuned copy of the backbone's last blocks and a head on its pooled output."""
+
+    backbone: Backbone  # with the tuned weights in place
+    head: torch.nn.Module
+    first: int  # the first block that differs from the pretrained weights
+    size: int | None = None
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            state = self.backbone.run(self.backbone.prepare(rows, self.size), 0, self.backbone.depth)
+            return self.head(self.backbone.pool(state)).float().cpu().numpy()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Only what was trained; the rest is the backbone's own."""
+        own = {id(p) for block in range(self.first, self.backbone.depth) for p in self.backbone.block_parameters(block)}
+        tuned = {f"backbone.{k}": v for k, v in self.backbone.torch_module.named_parameters() if id(v) in own}
+        return tuned | {f"head.{k}": v for k, v in self.head.state_dict().items()}
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+@dataclass
+class Model:
+    """Satisfies `contracts.Runnable`. Outputs are the parts' outputs, each times its share, summed."""
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    backbone: Backbone
+    parts: list[tuple[float, Any]]  # (share, part)
+    temperature: float = 1.0
+    size: int | None = None  # of the images that frozen features are taken from
+    about: dict[str, Any] = field(default_factory=dict)
+    loads: Callable[[], Backbone] | None = None
+
+    def outputs(self, encoded: Encoded, indices: np.ndarray, features: Features) -> np.ndarray:
+        """(n, C) raw outputs; pooled features come from the cache that `features` keeps."""
+        need = any(isinstance(part, Linear | Neighbours) for _, part in self.parts)
+        pooled = features.pooled(indices) if need else {}
+        return self._sum(encoded.rows, indices, pooled)
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        return self.task.decode(outputs, self.temperature)
+
+    def predict(self, inputs: Inputs) -> np.ndarray:
+        """(N, C) probabilities from files or texts; nothing is cached. Raises DataError for inputs that are refused."""
+        encoded = self.backbone.encode(inputs, None)
+        if encoded.problems:
+            index, reason = next(iter(encoded.problems.items()))
+            raise DataError(f"{len(encoded.problems)} of {len(inputs)} inputs cannot be read",
+                            found=f"input {index + 1}: {reason}")
+        need = any(isinstance(part, Linear | Neighbours) for _, part in self.parts)
+        out = []
+        for part in batches(len(encoded), BATCH[self.backbone.kind]):
+            indices = np.arange(part.start, part.stop)
+            pooled = self._features(encoded.rows[indices]) if need else {}
+            out.append(self._sum(encoded.rows, indices, pooled))
+        return self.probabilities(np.concatenate(out) if out else np.zeros((0, len(self.classes))))
+
+    def _features(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {k: v.cpu().numpy() for k, v in self.backbone.features(rows, self.size).items()}
+
+    def _sum(self, rows: Rows, indices: np.ndarray, pooled: Mapping[str, np.ndarray]) -> np.ndarray:
+        total = np.zeros((len(indices), len(self.classes)), np.float32)
+        for share, part in self.parts:
+            total += share * run_part(part, rows, indices, pooled, self.backbone)
+        return total
+
+    # ── what it weighs ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def parameters(self) -> int:
+        own = sum(int(np.size(v)) for v in self._tensors().values())
+        return own + (self._frozen(lambda p: p.numel()) if self._uses_backbone() else 0)
+
+    def size_bytes(self) -> int:
+        """Bytes of every weight that predicting needs."""
+        own = sum(v.nbytes for v in self._tensors().values())
+        return own + (self._frozen(lambda p: p.numel() * p.element_size()) if self._uses_backbone() else 0)
+
+    def _uses_backbone(self) -> bool:
+        return any(isinstance(part, Linear | Neighbours | Network) for _, part in self.parts)
+
+    def _frozen(self, weigh: Callable[[torch.Tensor], int]) -> int:
+        network = next((part for _, part in self.parts if isinstance(part, Network)), None)
+        tuned = {k.removeprefix("backbone.") for k in network.tensors()} if network else set()
+        return sum(weigh(v) for k, v in self.backbone.torch_module.state_dict().items() if k not in tuned)
+
+    def _tensors(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for i, (_, part) in enumerate(self.parts):
+            values = part.tensors() if isinstance(part, Network) else arrays(part)
+            found |= {f"{i}.{k}": v for k, v in values.items()}
+        return found
+
+    # ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def save(self, folder: Path) -> None:
+        """`model.json` and `model.safetensors`: only what differs from the pretrained backbone, which is named and
+        hashed. The JSON is written last and names the tensors' file, so a folder is either the old model or the new."""
+        tensors = {k: v if isinstance(v, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(v))
+                   for k, v in self._tensors().items()}
+        version = digest(tensors)[:12]
+        file = f"model-{version}.safetensors"
+        write_tensors(folder / file, tensors)
+        write_json(folder / "model.json", {
+            "schema": 1, "name": self.name, "task": self.task.name, "classes": self.classes, "tensors": file,
+            "backbone": {"name": self.backbone.name, "sha256": self.about["backbone_sha256"],
+                         "licence": self.backbone.origin.licence, "precision": self.backbone.precision,
+                         "preprocessing": self.backbone.preprocessing(), "weights": self.backbone.origin.weights},
+            "parts": [{"kind": type(part).__name__, "share": share, **scalars(part)} for share, part in self.parts],
+            "temperature": self.temperature, "size": self.size, "about": self.about})
+        for old in folder.glob("model-*.safetensors"):
+            if old.name != file:
+                old.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, folder: Path, *, find_task: Callable[[str], Task], find_backbone: Callable[..., Backbone]) -> Model:
+        """Raises RunError (no model, damaged) and BackboneError (the pretrained weights are not there or not the
+        same)."""
+        said = read_json(folder / "model.json")
+        if said.get("schema") != 1:
+            raise RunError(f"{folder / 'model.json'} was written by another version", expected="schema 1",
+                           found=f"schema {said.get('schema')}", fix="train again with this version")
+        tensors, _ = read_tensors(folder / Path(said["tensors"]).name)
+        kept = said["backbone"]
+        backbone = find_backbone(kept["name"], preprocessing=kept["preprocessing"])
+        if backbone.origin.sha256 != kept["sha256"]:
+            raise RunError(f"the weights of '{kept['name']}' are not the ones that this model was made from",
+                           expected=kept["sha256"][:16], found=backbone.origin.sha256[:16],
+                           fix="install the version named in the run's report")
+        backbone.precision = kept["precision"]
+        task = find_task(said["task"])
+        parts = [(p["share"], _part(p, {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"{i}.")},
+                                    backbone, task, len(said["classes"]))) for i, p in enumerate(said["parts"])]
+        return cls(said["name"], task, tuple(said["classes"]), backbone, parts, said["temperature"], said["size"],
+                   said["about"])
+
+
+def run_part(part: Any, rows: Rows, indices: np.ndarray, pooled: Mapping[str, np.ndarray], backbone: Backbone
+             ) -> np.ndarray:
+    """(n, C) outputs of one part for the rows at `indices`, whose pooled features are `pooled`."""
+    if isinstance(part, Constant):
+        return np.repeat(part.bias[None], len(indices), 0)
+    if isinstance(part, Lexical):
+        return np.asarray(part(backbone.lexical(rows[indices])))
+    if isinstance(part, Network):
+        size = BATCH[backbone.kind]
+        return np.concatenate([_padded(part, rows[indices[b]], size) for b in batches(len(indices), size)])
+    return part(pooled)
+
+
+def _padded(network: Network, rows: np.ndarray, size: int) -> np.ndarray:
+    """A full batch always once there is more than one example, so that an answer does not depend on its neighbours."""
+    if len(rows) == 1:
+        return network(rows)
+    return network(np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), 0)]))[: len(rows)]
+
+
+def arrays(part: Any) -> dict[str, np.ndarray]:
+    return {k: v for k, v in vars(part).items() if isinstance(v, np.ndarray)}
+
+
+def scalars(part: Any) -> dict[str, Any]:
+    plain = int, float, str, tuple, type(None)
+    return {k: v for k, v in vars(part).items() if isinstance(v, plain)}
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over names, shapes and bytes: two models with the same weights have the same one."""
+    import hashlib
+
+    whole = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        whole.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        whole.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()
+
+
+def _part(said: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], backbone: Backbone, task: Task, classes: int
+          ) -> Any:
+    values = {k: v.numpy() for k, v in tensors.items()} if said["kind"] != "Network" else {}
+    more = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k not in ("kind", "share")}
+    if said["kind"] == "Network":
+        return _network(more, tensors, backbone, task, classes)
+    kinds = {"Constant": Constant, "Linear": Linear, "Lexical": Lexical, "Neighbours": Neighbours}
+    return kinds[said["kind"]](**values, **more)
+
+
+def _network(said: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], backbone: Backbone, task: Task, classes: int
+             ) -> Network:
+    head = task.head(backbone.width, classes).to(next(backbone.torch_module.parameters()).device)
+    head.load_state_dict({k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")})
+    tuned = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
+    backbone.torch_module.load_state_dict(tuned, strict=False)
+    return Network(backbone, head.eval(), said["first"], said["size"])

@@ -1,0 +1,269 @@
+"""Linear probes on frozen features: softmax regression whose strength and feature sets are chosen on held-out examples.
+
+The solver fits several weightings of the same examples at once (the folds of a cross-validation are one matrix
+product), works in the row space when there are fewer examples than features (exact, and the reason why 250 photos take
+milliseconds), and walks from strong to weak regularisation with warm starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+Scaling = Literal["columns", "blocks"]
+Candidate = tuple[tuple[str, ...], Scaling]
+STRENGTHS = tuple(10.0 ** -(k / 2) for k in range(-1, 13))  # penalty on the mean loss: 3 down to 1e-6
+FOLDS = 5
+REFERENCE = 1000
+CHOOSE_ON = 4000  # examples on which candidates are compared
+CROSS_VALIDATE_BELOW = 2500  # examples; above, one held-out split is precise enough
+
+
+@dataclass(frozen=True)
+class Linear:
+    """logits = x @ weight + bias, x being the feature sets side by side; standardisation is folded in."""
+
+    sets: tuple[str, ...]
+    weight: np.ndarray  # (D, C) float32
+    bias: np.ndarray  # (C,) float32
+
+    def __call__(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        return side_by_side(features, self.sets) @ self.weight + self.bias
+
+
+@dataclass(frozen=True)
+class Lexical:
+    """logits = tfidf(counts) @ weight + bias over hashed token n-grams; only the columns seen in training are kept."""
+
+    columns: np.ndarray  # (V,) int64, ascending: which hash buckets
+    idf: np.ndarray  # (V,) float32
+    weight: np.ndarray  # (V, C) float32
+    bias: np.ndarray  # (C,) float32
+
+    def __call__(self, counts: scipy.sparse.csr_matrix) -> np.ndarray:
+        return tfidf(counts[:, self.columns], self.idf) @ self.weight + self.bias
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A probe and what was seen while choosing it."""
+
+    model: Linear | Lexical
+    held_out: np.ndarray  # (N, C) float32 logits from fits that had not seen the example; NaN where none exist
+    strength: float
+    loss: float  # mean held-out negative log-likelihood
+    accuracy: float  # held-out
+
+
+def side_by_side(features: Mapping[str, np.ndarray], sets: Sequence[str]) -> np.ndarray:
+    return features[sets[0]] if len(sets) == 1 else np.concatenate([features[name] for name in sets], 1)
+
+
+def held_out_masks(codes: np.ndarray, validation: np.ndarray, groups: np.ndarray | None, seed: int) -> np.ndarray:
+    """(F, N) bool: which examples each fit must not see. Small sets: stratified folds over everything that is not
+    test; large sets: one row, the validation split."""
+    if len(codes) >= CROSS_VALIDATE_BELOW or np.bincount(codes).min() < 2:
+        return validation[None]
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    folds = int(min(FOLDS, max(2, np.bincount(codes).min())))
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    masks = np.zeros((folds, len(codes)), bool)
+    for mask, (_, held) in zip(masks, splitter(folds, shuffle=True, random_state=seed).split(codes, codes, groups),
+                               strict=True):
+        mask[held] = True
+    return masks
+
+
+def candidates(sets: Sequence[str]) -> list[Candidate]:
+    """What to try, of the feature sets that a backbone has. "last" by column is the field's usual linear probe."""
+    tried: list[Candidate] = [(("last",), "columns"), (("last",), "blocks"), (("last", "pools"), "columns"),
+                              (("classes",), "blocks"), (("last", "classes"), "blocks"),
+                              (("last", "pools", "classes"), "blocks")]
+    return [one for one in tried if set(one[0]) <= set(sets)]
+
+
+def fit_linear(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Sequence[Candidate], held: np.ndarray,
+               class_weights: np.ndarray | None = None, refit: bool = True) -> Fitted:
+    """The best of the candidates at its best strength, refitted on every example.
+
+    features: name -> (N, D) float32; codes (N,); held: (F, N) bool from `held_out_masks`; class_weights (C,). Without
+    `refit` the model has not seen the held-out examples of the first row either.
+    """
+    if len(tried) > 1 and len(codes) > CHOOSE_ON:
+        tried = [_chosen_on_few(features, codes, tried, class_weights)]
+    best: tuple[Fitted, tuple[str, ...], tuple[np.ndarray, np.ndarray], np.ndarray | None] | None = None
+    for sets, scaling in tried:
+        x, scale = standardise(side_by_side(features, sets), [features[name].shape[1] for name in sets], scaling)
+        x, basis = row_space(x)
+        fitted = _fit_path(torch.from_numpy(x), codes, held, class_weights, refit=refit)
+        if best is None or fitted.loss < best[0].loss:
+            best = fitted, sets, scale, basis
+    assert best is not None
+    fitted, sets, (mean, spread), basis = best
+    assert isinstance(fitted.model, Linear)
+    w = fitted.model.weight if basis is None else basis @ fitted.model.weight
+    w = w / spread[:, None]
+    return replace(fitted, model=Linear(sets, w.astype(np.float32), (fitted.model.bias - mean @ w).astype(np.float32)))
+
+
+def _chosen_on_few(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Sequence[Candidate],
+                   class_weights: np.ndarray | None) -> Candidate:
+    """The candidate that does best on a part of a large set: which features serve shows early."""
+    few = np.sort(np.random.default_rng(0).permutation(len(codes))[:CHOOSE_ON])
+    held = (np.arange(len(few)) % 4 == 0)[None]
+    part = {name: values[few] for name, values in features.items()}
+    losses = [fit_linear(part, codes[few], [one], held, class_weights).loss for one in tried]
+    return tried[int(np.argmin(losses))]
+
+
+def fit_lexical(counts: scipy.sparse.csr_matrix, codes: np.ndarray, held: np.ndarray,
+                class_weights: np.ndarray | None = None) -> Fitted:
+    """A TF-IDF softmax regression on hashed n-gram counts (N, buckets)."""
+    columns = np.unique(counts.indices).astype(np.int64)
+    counts = counts[:, columns]
+    seen = np.asarray((counts > 0).sum(0)).ravel()
+    idf = (np.log((1 + counts.shape[0]) / (1 + seen)) + 1).astype(np.float32)
+    x = tfidf(counts, idf)
+    fitted = _fit_path(Sparse(x), codes, held, class_weights, STRENGTHS[6:])
+    return replace(fitted, model=Lexical(columns, idf, fitted.model.weight, fitted.model.bias))
+
+
+def tfidf(counts: scipy.sparse.csr_matrix, idf: np.ndarray) -> scipy.sparse.csr_matrix:
+    """Sublinear term frequency times idf, rows of length 1."""
+    import scipy.sparse
+
+    weighted = scipy.sparse.csr_matrix(counts, dtype=np.float32, copy=True)
+    weighted.data = (1 + np.log(weighted.data)) * idf[weighted.indices]
+    norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(1)).ravel())
+    weighted.data /= np.repeat(np.maximum(norms, 1e-12), np.diff(weighted.indptr)).astype(np.float32)
+    return weighted
+
+
+class Sparse:
+    """The two products that the solver needs, for a scipy matrix."""
+
+    def __init__(self, matrix: scipy.sparse.csr_matrix) -> None:
+        self.shape = matrix.shape
+        self._forward, self._back = _csr(matrix), _csr(matrix.T.tocsr())
+
+    def __matmul__(self, other: torch.Tensor) -> torch.Tensor:
+        return self._forward @ other
+
+    def back(self, other: torch.Tensor) -> torch.Tensor:
+        return self._back @ other
+
+
+def standardise(x: np.ndarray, widths: Sequence[int], scaling: Scaling
+                ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """(x - mean) / spread and (mean, spread), both (D,).
+
+    By "columns" each has its own spread, though columns that hardly vary are not blown up. By "blocks" the columns of
+    one feature set share one, which keeps their proportions: better for probabilities, and with few examples.
+    """
+    mean = x.mean(0, dtype=np.float64).astype(np.float32)
+    spread = x.std(0, dtype=np.float64).astype(np.float32)
+    for part in np.split(np.arange(x.shape[1]), np.cumsum(widths)[:-1]):
+        typical = max(float(np.sqrt((spread[part] ** 2).mean())), 1e-12)
+        # a block as a whole weighs as much as REFERENCE standardised columns, however wide it is
+        spread[part] = (np.maximum(spread[part], 1e-3 * typical) if scaling == "columns"
+                        else typical * np.sqrt(len(part) / REFERENCE))
+    return (x - mean) / spread, (mean, spread)
+
+
+def row_space(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """With fewer rows than columns, the same problem in N dimensions: (N, r) coordinates and the basis (D, r).
+
+    An L2-penalised linear model's solution lies in the span of its examples, so nothing is lost.
+    """
+    n, d = x.shape
+    if n >= d:
+        return x, None
+    values, vectors = np.linalg.eigh((x @ x.T).astype(np.float64))
+    keep = values > values[-1] * 1e-9
+    root = np.sqrt(values[keep])
+    basis = (x.T @ (vectors[:, keep] / root)).astype(np.float32)
+    return (vectors[:, keep] * root).astype(np.float32), basis
+
+
+def _fit_path(x: torch.Tensor | Sparse, codes: np.ndarray, held: np.ndarray, class_weights: np.ndarray | None,
+              strengths: Sequence[float] = STRENGTHS, refit: bool = True) -> Fitted:
+    """Walk from strong to weak regularisation until the held-out loss has risen twice; refit the best on everything."""
+    classes = int(codes.max()) + 1
+    y = torch.from_numpy(codes)
+    per_example = torch.ones(len(codes)) if class_weights is None else torch.from_numpy(class_weights)[y].float()
+    weights = per_example * torch.from_numpy(~held).float()
+    w = torch.zeros(len(held), x.shape[1] + 1, classes)
+    best: tuple[float, float, float, np.ndarray, torch.Tensor] | None = None
+    worse = 0
+    for strength in strengths:
+        w = solve(x, y, weights, strength, w)
+        logits = _held_out(x, w, held)
+        loss, accuracy = _score(logits, codes)
+        if best is None or loss < best[0] - 1e-5:
+            best, worse = (loss, accuracy, strength, logits, w if not refit else w.mean(0, keepdim=True)), 0
+        elif (worse := worse + 1) == 2:
+            break
+    assert best is not None
+    loss, accuracy, strength, logits, start = best
+    final = (solve(x, y, per_example[None], strength, start) if refit else start)[0].numpy()
+    return Fitted(Linear((), final[:-1], final[-1]), logits, strength, loss, accuracy)
+
+
+def solve(x: torch.Tensor | Sparse, y: torch.Tensor, weights: torch.Tensor, strength: float, start: torch.Tensor,
+          iterations: int = 60) -> torch.Tensor:
+    """L-BFGS on F weighted softmax regressions at once: mean weighted loss + strength / 2 * |w|^2 each.
+
+    x (N, D), y (N,), weights (F, N), start (F, D + 1, C) with the biases, which are not penalised, last.
+    """
+    fits, wide, classes = start.shape
+    w = start.clone().requires_grad_(True)
+    share = weights / weights.sum(1, keepdim=True)
+    one_hot = torch.nn.functional.one_hot(y, classes).float()
+
+    def closure() -> torch.Tensor:
+        with torch.no_grad():
+            flat = w[:, :-1].permute(1, 0, 2).reshape(wide - 1, fits * classes)
+            logits = (x @ flat).view(-1, fits, classes) + w[:, -1]
+            log_p = logits.log_softmax(2)
+            loss = -(share.T * log_p.gather(2, y[:, None, None].expand(-1, fits, 1))[..., 0]).sum()
+            slope = (log_p.exp() - one_hot[:, None]) * share.T[..., None]
+            columns = slope.reshape(len(y), fits * classes)
+            back = x.back(columns) if isinstance(x, Sparse) else x.T @ columns
+            w.grad = torch.empty_like(w)
+            w.grad[:, :-1] = back.view(wide - 1, fits, classes).permute(1, 0, 2) + strength * w[:, :-1]
+            w.grad[:, -1] = slope.sum(0)
+            return loss + strength / 2 * w[:, :-1].square().sum()
+
+    torch.optim.LBFGS([w], max_iter=iterations, history_size=10, tolerance_grad=1e-5, tolerance_change=1e-7,
+                      line_search_fn="strong_wolfe").step(closure)
+    return w.detach()
+
+
+def _held_out(x: torch.Tensor | Sparse, w: torch.Tensor, held: np.ndarray) -> np.ndarray:
+    out = np.full((held.shape[1], w.shape[2]), np.nan, np.float32)
+    for mask, one in zip(held, w, strict=True):
+        logits = (x @ one[:-1] + one[-1]).numpy()
+        out[mask] = logits[mask]
+    return out
+
+
+def _score(logits: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    """(mean negative log-likelihood, accuracy) over the rows that have held-out logits."""
+    known = ~np.isnan(logits[:, 0])
+    log_p = torch.from_numpy(logits[known]).log_softmax(1).numpy()
+    truth = codes[known]
+    return float(-log_p[np.arange(len(truth)), truth].mean()), float((log_p.argmax(1) == truth).mean())
+
+
+def _csr(matrix: scipy.sparse.csr_matrix) -> torch.Tensor:
+    return torch.sparse_csr_tensor(torch.from_numpy(matrix.indptr.astype(np.int64)),
+                                   torch.from_numpy(matrix.indices.astype(np.int64)),
+                                   torch.from_numpy(matrix.data.astype(np.float32)), size=matrix.shape)
