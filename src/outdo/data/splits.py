@@ -16,6 +16,7 @@ import numpy as np
 from outdo.contracts import SPLITS, Dataset, Finding, TestSet
 from outdo.errors import DataError
 
+Share = float | Callable[[int], float]
 CARVED_FROM = 3  # a class with fewer examples than this stays in training whole
 
 
@@ -52,14 +53,15 @@ class Splits:
 
 
 def make_splits(codes: np.ndarray, declared: np.ndarray, groups: np.ndarray | None = None, *, seed: int,
-                validation: float = 0.2, test: float = 0.2, ids: Sequence[str] | None = None,
+                validation: Share = 0.2, test: Share = 0.2, ids: Sequence[str] | None = None,
                 classes: Sequence[str] = ()) -> tuple[Splits, list[Finding]]:
     """Splits of examples with classes `codes` (N,) int, and what had to be decided.
 
     `declared` (N,) str is the source's own split, "" for none; a declared test or validation is kept. `test` is the
-    share of all examples, `validation` the share of what is then left to train on. Of each class the share is held
-    out to the nearest whole example, but at least one where it has three or more, and one always stays in training.
-    Examples of one group stay together. Raises DataError: a class of one example, or without a training example.
+    share of all examples, `validation` the share of what is then left to train on; each may be a function of how many
+    those are. Of each class the share is held out to the nearest whole example, but at least one where it has three
+    or more, and one always stays in training. Examples of one group stay together. Raises DataError: a class of one
+    example, or without a training example.
     """
     codes = np.asarray(codes)
     names = list(classes) or [str(c) for c in range(int(codes.max(initial=-1)) + 1)]
@@ -69,7 +71,8 @@ def make_splits(codes: np.ndarray, declared: np.ndarray, groups: np.ndarray | No
     for part, share in (("test", test), ("validation", validation)):
         if not (split == part).any():
             left = np.flatnonzero(split == "train")
-            held = _carve(codes[left], None if groups is None else groups[left], share,
+            held = _carve(codes[left], None if groups is None else groups[left],
+                          share(len(left)) if callable(share) else share,
                           [_lot(seed, part, keys[i]) for i in left])
             split[left[held]] = part
     _check_trainable(codes, split, names)
