@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,10 @@ CENTRE = 7 / 8  # of the shorter side is what "crop" keeps
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 65_500  # what a JPEG can hold
 MAX_BYTES = 256 << 20
+MAX_SCANNED = 2_000_000_000  # pixels times scans of a JPEG: each scan passes over all pixels and may be a few bytes
+
+# What Pillow warns of (odd EXIF, a tag too long) is no news to users: an image is read or refused
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 Fit = Literal["squash", "crop"]
 
@@ -87,10 +92,11 @@ def refusing():
 def upright(data: bytes, size: tuple[int, int] | None) -> Image.Image:
     """The decoded RGB image, turned upright. With a `size` much smaller than the image a JPEG is decoded at 1/2, 1/4
     or 1/8 of its scale (never below twice `size`): several times faster, and the resize that follows hides it."""
-    image = _open(data)
+    image: Image.Image = _open(data)
     if size is not None:
         image.draft(None, (2 * max(size), 2 * max(size)))
     image.load()
+    image = _reduced(image, size)
     turn = _UPRIGHT.get(_orientation(image))
     rgb = _rgb(image)
     return rgb if turn is None else rgb.transpose(turn)
@@ -115,6 +121,14 @@ def grey(image: Image.Image, side: int = 32) -> np.ndarray:
     return np.array(small.convert("L"))
 
 
+def _reduced(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+    """An image many times larger than `size` by a whole factor smaller, before colours are converted: each conversion
+    is a copy."""
+    factor = 1 if size is None else min(image.size) // (3 * max(size))
+    plain = image.mode in ("L", "RGB", "LA", "RGBA", "CMYK", "I", "F") and "transparency" not in image.info
+    return image.reduce(factor) if factor > 1 and plain else image
+
+
 def _opener(head: bytes) -> type[ImageFile.ImageFile] | None:
     for magic, opener in _OPENERS:
         if head.startswith(magic) and (magic != b"RIFF" or head[8:12] == b"WEBP"):
@@ -136,6 +150,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         _check_size(*_webp_size(data))  # older Pillows allocate the canvas on opening
     image = opener(io.BytesIO(data), "")
     _check_size(*image.size)
+    if opener is JpegImagePlugin.JpegImageFile and data.count(b"\xff\xda") * image.width * image.height > MAX_SCANNED:
+        raise RefusedImage("a JPEG of so many scans that decoding it would take minutes")
     return image
 
 
@@ -183,10 +199,10 @@ def _deep_grey(image: Image.Image) -> Image.Image:
 
     Pillow's own conversion clips at 255 and would turn an X-ray white.
     """
-    values = np.asarray(image).astype(np.float32)
-    low, high = 0.0, 65535.0
-    if not image.mode.startswith("I;16") and not (values.min() >= 0 and 255 < values.max() <= 65535):
-        finite = values[np.isfinite(values)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    scaled = np.clip(np.nan_to_num((values - low) / max(high - low, 1e-12), posinf=1.0, neginf=0.0), 0, 1) * 255
-    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+    values = np.asarray(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and values.min() >= 0 and 255 < values.max() <= 65535):
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    finite = values[np.isfinite(values)].astype(np.float32)
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    scaled = np.nan_to_num((values.astype(np.float32) - low) / max(high - low, 1e-12), nan=0.0, posinf=1.0, neginf=0.0)
+    return Image.fromarray(np.rint(scaled * 255).astype(np.uint8)).convert("RGB")
