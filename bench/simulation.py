@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import platform
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from unittest.mock import patch
 
 import numpy as np
-from scipy.stats import multinomial, norm
+from scipy.stats import multinomial, norm, t
 
 from outdo import plugins
 from outdo.contracts import Contestant, Measurement, Predictions, TestSet
@@ -63,6 +63,10 @@ class World:
             return dict.fromkeys(AXES, 0.0)
         found = self.measure(1_000_000, np.random.default_rng(987))
         return {axis: float(found[axis]["of"].value or 0) - float(found[axis]["against"].value or 0) for axis in AXES}
+
+
+WORLDS = {"equal models": World(), "a better one": World(skill=(3.0, 2.5)), "one too sure": World(sharpness=(4.0, 2.0)),
+          "nearly the same model": World(common=0.99)}
 
 
 @dataclass
@@ -141,32 +145,77 @@ def clocks(rounds: int, repetitions: int, seed: int, ratio: float = 1.0) -> Tall
     return _tally(found, "lower", ratio - 1)
 
 
+def alternatives(world: World, n: int, repetitions: int, seed: int) -> dict[str, dict[str, float]]:
+    """axis -> method -> how often its 95 % interval covers the mean estimate: what the choice of method rests on."""
+    rng = np.random.default_rng(seed)
+    weights = next(comparison.resamples(n, seed, RESAMPLES))
+    everyone, without_one = np.ones((1, n)), np.ones((n, n)) - np.eye(n)
+    found: dict[str, list[tuple[float, dict[str, np.ndarray]]]] = {axis: [] for axis in AXES[1:]}
+    for _ in range(repetitions):
+        measured = world.measure(n, rng)
+        for axis, runs in found.items():
+            one, other = (measured[axis][side].statistic for side in ("of", "against"))
+            assert one is not None
+            assert other is not None
+            estimate, draws, jackknife = (one(w) - other(w) for w in (everyone, weights, without_one))
+            runs.append((float(estimate[0]), _intervals(float(estimate[0]), draws, jackknife, n)))
+    covers = {}
+    for axis, runs in found.items():
+        truth = np.mean([estimate for estimate, _ in runs])
+        covers[axis] = {method: float(np.mean([i[method][0] <= truth + 1e-12 and i[method][1] >= truth - 1e-12
+                                               for _, i in runs])) for method in runs[0][1]}
+    return covers
+
+
+def _intervals(estimate: float, draws: np.ndarray, jackknife: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    """Efron and Tibshirani 1993, chapters 13 and 14; Student's t as in the product."""
+    z, pull = norm.ppf([0.025, 0.975]), jackknife.mean() - jackknife
+    bias = norm.ppf(np.clip((draws < estimate).mean() + (draws == estimate).mean() / 2, 1e-3, 1 - 1e-3))
+    skew = (pull**3).sum() / (6 * (pull**2).sum() ** 1.5) if pull.any() else 0.0
+    half = t.ppf(0.975, n - 1) * draws.std() * (n / (n - 1)) ** 0.5
+    return {"percentile": np.quantile(draws, norm.cdf(z)),
+            "BCa": np.quantile(draws, norm.cdf(bias + (bias + z) / (1 - skew * (bias + z)))),
+            "Student's t": np.array([estimate - half, estimate + half])}
+
+
 # ── output ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def show(title: str, n: int, tallies: dict[str, Tally], say: Callable[[str], None] = print) -> None:
-    say(f"\n{title}, n = {n}\n")
-    say("| axis | better | worse | interval covers | covers the mean estimate |\n| --- | --- | --- | --- | --- |")
-    for axis, t in tallies.items():
-        say(f"| {axis} | {t.better:.1%} | {t.worse:.1%} | {t.covered:.1%} | {t.covered_mean:.1%} |")
+def show(title: str, n: int, tallies: dict[str, Tally]) -> None:
+    print(f"\n{title}, n = {n}\n")
+    print("| axis | better | worse | interval covers | covers the mean estimate |\n| --- | --- | --- | --- | --- |")
+    for axis, row in tallies.items():
+        print(f"| {axis} | {row.better:.1%} | {row.worse:.1%} | {row.covered:.1%} | {row.covered_mean:.1%} |")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description="Simulations of outdo's comparisons.")
     parser.add_argument("--repetitions", type=int, default=2_000)
     parser.add_argument("--sizes", type=int, nargs="+", default=[20, 50, 153, 800])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--alternatives", action="store_true", help="other bootstrap intervals, and nothing else")
     said = parser.parse_args()
     print(f"{said.repetitions} repetitions, seed {said.seed}, {cpu_model()}, Python {platform.python_version()}")
-    worlds = {"equal models": World(), "a better one": World(skill=(3.0, 2.5)),
-              "one too sure": World(sharpness=(4.0, 2.0)), "nearly the same model": World(common=0.99)}
-    for title, world in worlds.items():
-        for n in said.sizes:
-            tallies, any_verdict = judge(world, n, said.repetitions, said.seed)
+    (show_alternatives if said.alternatives else show_all)(said.sizes, said.repetitions, said.seed)
+
+
+def show_all(sizes: Sequence[int], repetitions: int, seed: int) -> None:
+    for title, world in WORLDS.items():
+        for n in sizes:
+            tallies, any_verdict = judge(world, n, repetitions, seed)
             show(title, n, tallies)
             print(f"\nany verdict on these axes after Holm's correction: {any_verdict:.1%}", flush=True)
     print("\n| power, n = 153 | simulated | theory |\n| --- | --- | --- |")
-    for what, simulated, theory in powers(153, said.repetitions, said.seed):
+    for what, simulated, theory in powers(153, repetitions, seed):
         print(f"| {what} | {simulated:.1%} | {theory:.1%} |")
     for ratio in (1.0, 1.1):
-        show(f"times, true ratio {ratio}", 20, {"latency": clocks(20, said.repetitions, said.seed, ratio)})
+        show(f"times, true ratio {ratio}", 20, {"latency": clocks(20, repetitions, seed, ratio)})
+
+
+def show_alternatives(sizes: Sequence[int], repetitions: int, seed: int) -> None:
+    for title, world in WORLDS.items():
+        for n in sizes:
+            print(f"\n{title}, n = {n}\n\n| interval covers | percentile | BCa | Student's t |")
+            print("| --- | --- | --- | --- |")
+            for axis, covers in alternatives(world, n, repetitions, seed).items():
+                print(f"| {axis} | {' | '.join(f'{share:.1%}' for share in covers.values())} |", flush=True)

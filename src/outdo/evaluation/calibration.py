@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 
-COLDEST, HOTTEST = 0.05, 20.0  # a model that is always right on validation would otherwise ask for 0
+COLDEST, HOTTEST = 0.05, 20.0
+DOUBT = 0.5  # standard deviation of log T before any example is seen
 
 
 def fit_temperature(logits: np.ndarray, codes: np.ndarray) -> float:
-    """The temperature in [0.05, 20] with the least negative log-likelihood; 1.0 without examples.
+    """The temperature in [0.05, 20] that makes the truth likeliest; 1.0 without examples.
 
-    `logits` (N, C) raw outputs, `codes` (N,) the truth. The loss is convex in 1/T, so the bounded search finds the
-    minimum. One pseudo-example, the truth of which is every class alike, keeps a handful of validation examples that
-    are all right from asking for total confidence.
+    `logits` (N, C) raw outputs, `codes` (N,) the truth. Log T has a normal prior around 0, which weighs as much as an
+    example or two. Without it the few validation examples of a small data set, all of them right, would ask for total
+    confidence, and every mistake on new examples would cost dearly.
     """
     from scipy.optimize import minimize_scalar
 
@@ -25,14 +26,13 @@ def fit_temperature(logits: np.ndarray, codes: np.ndarray) -> float:
     logits = logits - logits.max(1, keepdims=True)
     truth = logits[np.arange(len(codes)), codes]
 
-    def loss(log_inverse: float) -> float:
-        inverse = np.exp(log_inverse)
-        normaliser = np.log(np.exp(logits * inverse).sum(1))
-        return float((normaliser - truth * inverse).mean())
+    def surprise(log_t: float) -> float:
+        scaled = logits / np.exp(log_t)
+        nll = np.log(np.exp(scaled).sum(1)) - truth / np.exp(log_t)
+        return float(nll.sum() + (log_t / DOUBT) ** 2 / 2)
 
-    found = minimize_scalar(loss, bounds=(-np.log(HOTTEST), -np.log(COLDEST)), method="bounded",
-                            options={"xatol": 1e-6})
-    return float(np.exp(-found.x))
+    bounds = (np.log(COLDEST), np.log(HOTTEST))
+    return float(np.exp(minimize_scalar(surprise, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
 
 
 def apply(logits: np.ndarray, temperature: float) -> np.ndarray:

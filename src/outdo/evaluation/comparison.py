@@ -108,6 +108,8 @@ def compare_axis(
         return replace(blank, difference=of.value - against.value, verdict=exact(axis, of, against, margin),
                        method="exact figures")
     low, high = evidence.interval(1 - ALPHA)
+    if axis.unit == "fraction" and low is not None and high is not None:
+        low, high = max(low, -1.0), min(high, 1.0)
     p = evidence.p()
     equivalent = None if margin is None else evidence.p_equivalent(margin)
     return replace(blank, difference=evidence.difference, low=low, high=high, p=p, p_raw=p, p_equivalent=equivalent,
@@ -238,8 +240,8 @@ class Bootstrap:
 
     The spread of the resampled differences gives the standard error, Student's t the interval and the p-value, so
     that the two agree; for a mean (log loss, Brier score) this is the paired t-test. Percentile and BCa intervals
-    were tried and cover less at small n (`python bench/statistics.py --all`), most of all where the statistic is
-    biased, as calibration error is.
+    cover less at small n, most of all BCa where the statistic is biased, as calibration error is
+    (`python bench/statistics.py --alternatives`).
     """
 
     method = "paired bootstrap, Student's t"
