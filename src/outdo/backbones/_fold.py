@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from outdo.backbones import _depthwise
 from outdo.backbones._chain import Node, Trace, forward_features
 
 Runner = TypeVar("Runner")
@@ -93,12 +94,8 @@ def after_norm(norm: _BatchNorm) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 @contextlib.contextmanager
-def folding(module: nn.Module, pairs: list[Pair], grouped_in_float32: bool = False) -> Iterator[None]:
-    """Within it, the forward of `module` is the folded one, and differentiable.
-
-    `grouped_in_float32` takes grouped convolutions out of autocast: on a CPU their backward in bfloat16 is many times
-    slower than in float32, while all others gain.
-    """
+def folding(module: nn.Module, pairs: list[Pair], low_on_cpu: bool = False) -> Iterator[None]:
+    """Within it, the forward of `module` is the folded one, and differentiable. `low_on_cpu`: see `conv_forward`."""
     with contextlib.ExitStack() as undo:
 
         def put(child: nn.Module, forward: Callable[..., Any]) -> None:
@@ -109,11 +106,10 @@ def folding(module: nn.Module, pairs: list[Pair], grouped_in_float32: bool = Fal
         for pair in pairs:
             conv, norm = pair.of(module)
             paired.add(conv)
-            put(conv, conv_forward(conv, norm, grouped_in_float32))
+            put(conv, conv_forward(conv, norm, low_on_cpu))
             put(norm, after_norm(norm))
-        if grouped_in_float32:
-            for conv in set(grouped(module)) - paired:
-                put(conv, conv_forward(conv, None, True))
+        for conv in set(grouped(module)) - paired if low_on_cpu else ():
+            put(conv, conv_forward(conv, None, low_on_cpu))
         yield
 
 
@@ -130,16 +126,22 @@ def grouped(module: nn.Module) -> list[nn.Conv2d]:
     return [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
 
 
-def conv_forward(conv: nn.Conv2d, norm: _BatchNorm | None, grouped_in_float32: bool) -> Callable[..., torch.Tensor]:
-    """The convolution's own forward, given folded weights and perhaps taken out of autocast."""
+def conv_forward(conv: nn.Conv2d, norm: _BatchNorm | None, low_on_cpu: bool) -> Callable[..., torch.Tensor]:
+    """The convolution's own forward with folded weights.
+
+    `low_on_cpu` is for bfloat16 on a CPU, where the backward of grouped convolutions is many times slower than in
+    float32 while that of all others gains: depthwise ones are substituted, others taken out of autocast.
+    """
     own: Callable[..., torch.Tensor] = type(conv).forward
-    plainly = grouped_in_float32 and conv.groups > 1
+    special = low_on_cpu and conv.groups > 1
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         with contextlib.ExitStack() as stack:
             if norm is not None:
                 stack.enter_context(lending(conv, *folded(conv, norm)))
-            if plainly:
+            if special and _depthwise.suits(conv):
+                stack.enter_context(_depthwise.Substitute())
+            elif special:
                 stack.enter_context(torch.autocast(x.device.type, enabled=False))
                 x = x.float()
             return own(conv, x)
