@@ -41,7 +41,8 @@ def calls(monkeypatch, tmp_path):
         def call(*args, progress=None, **said):
             noted.append((name, args, said))
             if progress:
-                progress("task: image_classification, because every image has one label", 0, 0)
+                progress("task: image_classification, because every image has one label", 1, 1)
+                progress("features", 0, 3)
                 progress("features", 3, 3)
             return answer
 
@@ -324,14 +325,22 @@ def test_a_terminal_sees_the_time_left(monkeypatch):
 
 def test_a_log_gets_a_line_per_stage_and_a_sign_of_life(monkeypatch):
     text = watch(monkeypatch, io.StringIO(), [(0.0, "features", 0, 9), (1.0, "features", 2, 9),
-                                              (31.0, "features", 3, 9), (32.0, "the test set is opened", 0, 0),
-                                              (33.0, "judge", 1, 1)])
+                                              (31.0, "features", 3, 9), (32.0, "features", 9, 9),
+                                              (32.0, "the test set is opened", 1, 1), (33.0, "judge", 0, 4)])
     lines = text.splitlines()
     assert "\r" not in text
     assert "3/9  1:02 left" in lines[0]
-    assert lines[1].split() == ["features", "3", "of", "9", "in", "0:32"]
+    assert lines[1].split() == ["features", "9", "of", "9", "in", "0:32"]
     assert lines[2] == "the test set is opened"
+    assert lines[3].split() == ["judge", "0", "of", "4", "in", "0:00"]  # where it was when it all ended
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize("stream", [Screen, io.StringIO])
+def test_a_stage_that_gave_way_to_the_next_leaves_no_line(monkeypatch, stream):
+    text = watch(monkeypatch, stream(), [(1.0, "measuring accuracy", 0, 2), (2.0, "measuring size", 1, 2),
+                                         (3.0, "measured", 2, 2)])
+    assert [line.split("\r")[-1].replace("\x1b[K", "") for line in text.split("\n")] == ["measured", ""]
 
 
 def test_nobody_reading_progress_does_not_end_a_training(monkeypatch):
@@ -339,7 +348,7 @@ def test_nobody_reading_progress_does_not_end_a_training(monkeypatch):
         def write(self, text):
             raise BrokenPipeError
 
-    watch(monkeypatch, Closed(), [(0.0, "features", 1, 9), (1.0, "a remark", 0, 0)])
+    watch(monkeypatch, Closed(), [(0.0, "features", 1, 9), (1.0, "a remark", 1, 1)])
 
 
 def test_clock():

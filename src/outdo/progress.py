@@ -9,9 +9,8 @@ from typing import IO
 
 
 class Bar:
-    """On a terminal one line for each stage, redrawn with the time left; elsewhere a line when a stage ends.
-
-    A long stage also says where it is twice a minute in a log. A call with `total` 0 is a remark, on its own line.
+    """On a terminal one line, redrawn with the time left, that stays when the stage is complete. Elsewhere a line for
+    each complete stage, and twice a minute where a long one is. A stage complete when it begins is a remark.
     """
 
     WIDTH = 24
@@ -25,16 +24,15 @@ class Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.end_stage()
+        self.leave(told=True)
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if total == 0:
-            self.end_stage()
-            self.write(f"{what}\n")
-            return
         now = time.monotonic()
         if what != self.what:
-            self.end_stage()
+            self.leave()
+            if done >= total:
+                self.write(f"{what}\n")
+                return
             self.what, self.began, self.drawn = what, now, 0.0 if self.terminal else now
         self.done, self.total = done, total
         if now - self.drawn >= self.every_seconds:
@@ -48,11 +46,14 @@ class Bar:
         left = f"  {clock(spent / share - spent)} left" if share else ""
         return f"{self.what:<28.28} {bar:─<{self.WIDTH}} {self.done:,}/{self.total:,}{left}"
 
-    def end_stage(self) -> None:
-        if self.what:
+    def leave(self, told: bool = False) -> None:
+        """End the stage; its last line is told if it is complete, or `told` says so."""
+        if self.what and (told or self.done >= self.total):
             ended = f"{self.what:<28} {self.done:,} of {self.total:,} in {clock(time.monotonic() - self.began)}"
             self.write(f"\r{ended}\x1b[K\n" if self.terminal else f"{ended}\n")
-            self.what = ""
+        elif self.what and self.terminal:
+            self.write("\r\x1b[K")
+        self.what = ""
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads it any more; that must not end a training
