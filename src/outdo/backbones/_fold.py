@@ -118,8 +118,25 @@ def training(module: nn.Module, pairs: list[Pair], precision: str) -> Iterator[N
     """The fast differentiable forward of `module` in that precision."""
     kind = next(module.parameters()).device.type
     low = precision != "float32"
-    with folding(module, pairs, low and kind == "cpu"), torch.autocast(kind, torch.bfloat16, enabled=low):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(folding(module, pairs, low and kind == "cpu"))
+        stack.enter_context(out_of_place(module))
+        stack.enter_context(torch.autocast(kind, torch.bfloat16, enabled=low))
         yield
+
+
+@contextlib.contextmanager
+def out_of_place(module: nn.Module) -> Iterator[None]:
+    """Activations that keep their input for the backward copy it first when told to work in place. ReLU keeps its
+    output."""
+    told: list[Any] = [m for m in module.modules() if getattr(m, "inplace", False) and type(m) is not nn.ReLU]
+    for activation in told:
+        activation.inplace = False
+    try:
+        yield
+    finally:
+        for activation in told:
+            activation.inplace = True
 
 
 def grouped(module: nn.Module) -> list[nn.Conv2d]:
