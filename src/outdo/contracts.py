@@ -112,7 +112,12 @@ class Reader(Protocol):
 
     def read(self, source: Path, *, input_column: str | None, label_column: str | None, group_column: str | None
              ) -> Dataset:
-        """Raises DataError when the source is of this sort but cannot be used."""
+        """Raises DataError when the source is of this sort but cannot be used, or lacks a column that is named."""
+        ...
+
+    def example(self, folder: Path, seed: int = 0) -> Path:
+        """Write a tiny source of this sort into `folder` and return it: two classes, three or more examples of each.
+        Another seed gives the same names with other contents. The conformance suite reads it."""
         ...
 
 

@@ -300,6 +300,7 @@ def test_polyglots_are_what_their_first_bytes_say():
         decode(b"%PDF-1.4\n" + photo(), None)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @given(st.binary(max_size=300), st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]), st.integers(0, 400))
 @settings(max_examples=150, deadline=None)
 def test_bytes_overwritten_anywhere_never_raise_anything_else(noise, kind, where):

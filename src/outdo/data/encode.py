@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 import PIL
@@ -112,13 +113,12 @@ class _Images:
         self.sizes = RowStore(folder / f"sizes-{_version()}", (2,), np.uint32)
 
     def native(self, size: int) -> tuple[int, int] | None:
-        """The one size of all images when all are known, else the first one's as a guess; None if it will not do."""
+        """The one size of all images as far as it is known, else the first one's as a guess; None if it will not do."""
         found = self.sizes.find(self.keys)
-        if (found >= 0).all():
-            known = np.unique(self.sizes.read(found), axis=0)
-            own = [(int(high), int(wide)) for high, wide in known if high]  # (0, 0) is a refused image
-        else:
-            peeked = (_see(self.inputs, i, None, self.fit) for i in range(min(len(self.keys), 20)))
+        known = np.unique(self.sizes.read(found[found >= 0]), axis=0)
+        own = [(int(high), int(wide)) for high, wide in known if high]  # (0, 0) is a refused image
+        if not own and (found < 0).any():
+            peeked = (_see(self.inputs, i, None, self.fit) for i in np.flatnonzero(found < 0)[:20])
             own = [next((seen.size for seen in peeked if seen.pixels is not None), (size + 1, size + 1))]
         keeps = len(own) == 1 and max(own[0]) <= size and (self.fit == "squash" or own[0][0] == own[0][1])
         return own[0] if keeps else None
@@ -262,6 +262,9 @@ def encode_texts(inputs: Inputs, tokenise: Callable[[list[str]], list[list[int]]
 
 
 def text_hash(text: str) -> int:
-    """64 bits of the text without case, blanks and punctuation; of the text itself where nothing else is left."""
-    bare = "".join(c for c in text.casefold() if c.isalnum()) or text.strip()
+    """64 bits of the text without case, blanks and punctuation; of the text itself where nothing else is left.
+
+    Accents of scripts that write them apart and symbols stay: "5 $" is not "5 £", nor one emoji another.
+    """
+    bare = "".join(c for c in text.casefold() if c.isalnum() or category(c)[0] in "MS") or text.strip()
     return int.from_bytes(hashlib.blake2b(bare.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

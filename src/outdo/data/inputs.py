@@ -145,9 +145,11 @@ class ParquetColumn:
                 values = next(self._walk)
                 self._windows = [*self._windows[-1:], (self._next, values)]
                 self._next += len(values)
-        except (ValueError, StopIteration) as error:  # pyarrow's ArrowInvalid is a ValueError
+        except (ValueError, OSError, StopIteration) as error:  # what pyarrow raises for damage
             self._end = 0
-            raise OSError(errno.EIO, f"damaged Parquet ({error})", self.path) from None
+            if isinstance(error, OSError) and error.errno:
+                raise
+            raise OSError(errno.EIO, f"damaged Parquet ({' '.join(str(error).split())[:80]})", self.path) from None
         start, values = self._windows[-1]
         return values[row - start]
 
@@ -164,7 +166,7 @@ class ParquetColumn:
         each = max(1, about.row_group(group).total_byte_size // max(rows, 1))
         batches = self._file.iter_batches(min(4096, max(1, self.BATCH_BYTES // each)), [group], [self.column])
         self._walk = (_flat(batch.column(0)) for batch in batches)
-        self._next, self._end, self._windows = start, start + rows, []
+        self._next, self._end = start, start + rows
 
 
 def _flat(values: Any) -> Any:

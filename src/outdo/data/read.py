@@ -6,11 +6,12 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 
 from outdo import plugins
-from outdo.contracts import Dataset, Finding
+from outdo.contracts import Dataset, Finding, Reader
 from outdo.errors import DataError
 
 
@@ -22,14 +23,17 @@ def read(source: str | os.PathLike[str], *, input_column: str | None = None, lab
     reader accepts, a column that does not exist, a path that leaves the table's folder, a damaged file.
     """
     path = Path(source).expanduser()
-    reader = _reader(path)
-    data = reader.read(path, input_column=input_column, label_column=label_column, group_column=group_column)
+    try:
+        data = _reader(path).read(path, input_column=input_column, label_column=label_column, group_column=group_column)
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename or path} ({error.strerror or error})") from None
+    data = replace(data, ids=tuple(map(_printable, data.ids)), labels=np.array([_printable(x) for x in data.labels]))
     twice = [name for name, count in Counter(data.ids).items() if count > 1]
     assert not twice, f"the reader gave several examples the id {twice[:3]}"
     return _with_test(data)
 
 
-def _reader(path: Path):
+def _reader(path: Path) -> Reader:
     if not path.exists():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"{path} does not exist", fix=_did_you_mean(path.name, beside))
@@ -52,6 +56,12 @@ def _did_you_mean(name: str, beside: list[str]) -> str:
 
     close = difflib.get_close_matches(name, beside, n=1)
     return f"did you mean '{close[0]}'?" if close else "check the path"
+
+
+def _printable(text: str) -> str:
+    """Text that a terminal, JSON and a page can show: control characters and bytes that are no UTF-8 as escapes."""
+    whole = str(text).encode("utf-8", "backslashreplace").decode()
+    return whole if whole.isprintable() else "".join(repr(c)[1:-1] if category(c) == "Cc" else c for c in whole)
 
 
 def _with_test(data: Dataset) -> Dataset:

@@ -76,7 +76,7 @@ def _declares(names: list[str], prefix: str) -> bool:
     splits = {top for top in tops if _split_of(top)}
     deep = {parts[0] for parts in rest if len(parts) > 2}
     roles = {_split_of(top) for top in splits & deep}
-    return "train" in roles and (roles != {"train"} or tops == splits)
+    return bool(roles) and (tops == splits or ("train" in roles and len(roles) > 1))
 
 
 def _place(name: str, declared: bool) -> tuple[str, str] | None:

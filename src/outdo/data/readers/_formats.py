@@ -153,7 +153,7 @@ def _is_small(kind: Any) -> bool:
 
     if types.is_dictionary(kind):
         return _is_small(kind.value_type)
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_primitive(kind))
+    return str(kind) in ("string", "large_string", "string_view") or bool(types.is_primitive(kind))
 
 
 def _is_image(kind: Any) -> bool:
@@ -161,7 +161,7 @@ def _is_image(kind: Any) -> bool:
 
     if types.is_struct(kind):
         return any(field.name == "bytes" and _is_image(field.type) for field in kind)
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+    return str(kind) in ("binary", "large_binary", "binary_view")
 
 
 def _paths(opened: Any, schema: Any, name: str) -> list[Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -149,17 +150,19 @@ def _inputs(tree: Tree, table: Columns, field: str) -> tuple[Kind, list[Item | N
                             expected="texts or image paths, all of one type", fix="use --input-column to say another")
     given = [(value or "").strip() for value in values]
     if not _are_paths(given):
-        return "text", [Text(value) if value else None for value in given], [""] * len(given)
+        whole = [value.encode("utf-8", "replace").decode() for value in given]  # JSON can hold half of a character
+        return "text", [Text(value) if value else None for value in whole], [""] * len(given)
     base = posixpath.dirname(table.name)
     names = [_inside(tree, table, line, base, v) if v else "" for line, v in zip(table.lines, given, strict=True)]
     return "image", [tree.item(name) if name and tree.exists(name) else None for name in names], names
 
 
 def _bytes_missing(cursor: Any) -> bool:
+    """Whether the first cell holds no bytes: then the paths beside them are meant."""
     try:
         cursor.read(0)
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno == errno.ENODATA
     return False
 
 

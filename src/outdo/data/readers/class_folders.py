@@ -6,6 +6,7 @@ from pathlib import Path
 
 from outdo.contracts import Dataset
 from outdo.data.readers._classes import read_classes
+from outdo.data.readers._example import write_class_folders
 from outdo.data.readers._tables import no_columns, table_names
 from outdo.data.readers._tree import FolderTree
 
@@ -20,6 +21,9 @@ class ClassFolders:
              ) -> Dataset:
         no_columns(source, input_column, label_column, group_column)
         return read_classes(FolderTree(source))
+
+    def example(self, folder: Path, seed: int = 0) -> Path:
+        return write_class_folders(folder / "photos", seed)
 
 
 PLUGIN = ClassFolders()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from outdo.contracts import Dataset
+from outdo.data.readers._example import CLASSES
 from outdo.data.readers._tables import read_tables, table_names
 from outdo.data.readers._tree import TABLE_SUFFIXES, FolderTree
 
@@ -22,6 +23,11 @@ class Table:
         else:
             tree, names = FolderTree(source.parent), [source.name]
         return read_tables(tree, names, input_column, label_column, group_column, source=str(source))
+
+    def example(self, folder: Path, seed: int = 0) -> Path:
+        rows = [f"question {seed} about {label} {i},{label}" for i in range(3) for label in CLASSES]
+        (folder / "questions.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+        return folder / "questions.csv"
 
 
 PLUGIN = Table()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from outdo.contracts import Dataset
 from outdo.data.readers._classes import read_classes
+from outdo.data.readers._example import write_class_folders
 from outdo.data.readers._tables import no_columns, read_tables, table_names
 from outdo.data.readers._tree import ZipTree
 
@@ -24,6 +25,13 @@ class ZipArchive:
             return read_tables(tree, table_names(tree), input_column, label_column, group_column)
         no_columns(source, input_column, label_column, group_column)
         return read_classes(tree)
+
+    def example(self, folder: Path, seed: int = 0) -> Path:
+        root = write_class_folders(folder / "photos", seed)
+        with zipfile.ZipFile(folder / "photos.zip", "w") as archive:
+            for path in sorted(root.rglob("*.png")):
+                archive.write(path, path.relative_to(folder))
+        return folder / "photos.zip"
 
 
 PLUGIN = ZipArchive()
