@@ -37,7 +37,8 @@ class Model:
     def predict(self, inputs):
         self.calls.append([inputs.read(i) for i in range(len(inputs))])
         time.sleep(self.seconds + self.per_input * len(inputs))
-        np.ones(self.allocate, np.uint8).sum()
+        working = [np.ones(1 << 16, np.uint8) for _ in range(self.allocate >> 16)]  # small blocks, from the heap
+        del working
         return np.full((len(inputs), self.classes), 1 / self.classes)
 
     def size_bytes(self):

@@ -175,6 +175,8 @@ def test_seeded():
     a, b = mean(rng.normal(size=30)), mean(rng.normal(size=30))
     assert compare_axis(NLL, a, b, seed=5) == compare_axis(NLL, a, b, seed=5)
     assert compare_axis(NLL, a, b, seed=5).low != compare_axis(NLL, a, b, seed=6).low
+    found = compare({"nll": NLL}, {"nll": {"a": a, "b": b}}, [("a", "b")], seed=5)
+    assert found[0].low == compare_axis(NLL, a, b, seed=5).low
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -188,6 +190,18 @@ def test_a_difference_that_never_varies_is_as_sure_as_its_examples_are_many():
     c = compare_axis(NLL, mean(np.zeros(12)), mean(np.ones(12)))
     assert (c.low, c.high, c.verdict) == (-1.0, -1.0, "better")
     assert c.p == pytest.approx(0.5**11)
+
+
+def test_eight_examples_that_agree_are_no_surer_than_eight_coins():
+    c = compare_axis(NLL, mean(np.zeros(8)), mean(1 + np.arange(8) / 1e4))
+    assert c.p == pytest.approx(0.5**7)
+
+
+def test_a_share_cannot_differ_by_more_than_everything():
+    rng = np.random.default_rng(0)
+    axis = plugins.load("axes", "macro_f1")
+    c = compare_axis(axis, mean(np.ones(9)), mean(rng.random(9) < 0.1))
+    assert 0 < c.low < c.difference < c.high == 1.0
 
 
 def test_memory_is_bounded_for_many_examples_and_classes():
@@ -252,6 +266,14 @@ def test_a_sure_difference_within_the_tolerance_is_none():
 def test_medians_and_pairs_that_disagree_show_nothing():
     of, against = np.r_[np.full(11, 1.0), np.full(9, 9.0)], np.r_[np.full(11, 1.1), np.full(9, 1.0)]
     assert compare_axis(LATENCY, times(of), times(against)).p == 1.0
+
+
+def test_the_interval_of_times_holds_the_difference_that_is_shown():
+    against = np.r_[np.full(9, 1.0), np.full(11, 10.0)]
+    of = np.r_[np.full(9, 0.9), np.full(2, 1.0), np.full(9, 9.0)]  # medians 1 and 10, but most ratios are 0.9
+    c = compare_axis(LATENCY, times(of), times(against))
+    assert c.low <= c.difference == -9.0
+    assert -2.0 < c.high < 0
 
 
 @pytest.mark.parametrize(("of", "against", "verdict"),

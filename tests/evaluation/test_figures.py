@@ -123,6 +123,8 @@ def test_rounds_end_when_the_time_is_up(monkeypatch):
     taken = _helpers.alternate({"a": lambda r: None}, seconds=20, rounds=100)
     assert 5 <= len(taken["a"]) <= 8  # three readings of the clock per round
     assert (taken["a"] == 1).all()
+    two = _helpers.alternate(dict.fromkeys("ab", lambda r: None), seconds=20, rounds=100)
+    assert 7 <= len(two["a"]) == len(two["b"]) <= 9  # twice the time, and five readings per round
     assert len(_helpers.alternate({"a": lambda r: None}, 0, 100, fewest=2)["a"]) == 2
 
 
@@ -166,14 +168,16 @@ def test_baselines_are_not_timed():
 
 @pytest.mark.skipif(not memory.measurable(), reason="needs Linux and glibc")
 def test_memory_sees_what_is_allocated_while_predicting():
-    kept = np.ones(100 << 20, np.uint8)
-    del kept  # freed memory must not hide what the model needs
+    used = [np.ones(1 << 16, np.uint8) for _ in range(1600)]
+    last = used[-1]
+    del used  # freed, but below what is still in use: must not hide what the model needs
     sides = [contestant("light", certain([0]), "before", Model(size=1 << 20)),
              contestant("heavy", certain([0]), "after", Model(size=1 << 20, allocate=60 << 20))]
     found = memory.PLUGIN.measure(sides, opened([0]))
     assert 60 << 20 <= found["heavy"].value < 75 << 20
     assert found["light"].value < 10 << 20
     assert compare_axis(memory.PLUGIN, found["heavy"], found["light"]).verdict == "worse"
+    assert last.any()
 
 
 def test_memory_is_not_measured_where_the_peak_cannot_be_reset(monkeypatch):

@@ -1,6 +1,7 @@
 """report.json against its schema, and the table that is read from it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,14 @@ def test_every_key_is_described():
     schema = json.loads((Path(module.__file__).parent / "report.schema.json").read_text())
     for name, key in schema["properties"].items():
         assert key.get("description") or key.get("properties"), name
+
+
+def test_contestants_say_what_is_known_about_them():
+    codes = np.arange(6) % 3
+    about = {"name": "not this one", "licence": "Apache-2.0"}
+    sides = [contestant("a", certain(codes)), replace(contestant("b", certain(codes), "after"), about=about)]
+    found = build(sides, opened(codes), {}, CONTEXT)
+    assert found["contestants"][1] == {"name": "b", "role": "after", "licence": "Apache-2.0"}
 
 
 def test_pairs(report):
