@@ -59,7 +59,7 @@ class _Looks:
     """Thumbs apart into light, contrast and picture, so that comparing two pictures is one scalar product."""
 
     def __init__(self, thumbs: np.ndarray) -> None:
-        flat = thumbs.reshape(len(thumbs), -1).astype(np.float32)
+        flat = thumbs.reshape(len(thumbs), 64).astype(np.float32)
         self.light, self.contrast = flat.mean(1), flat.std(1)
         self.picture = (flat - self.light[:, None]) / np.maximum(self.contrast, 1e-3)[:, None]
 
@@ -121,7 +121,7 @@ def _runs(keys: np.ndarray) -> np.ndarray:
 def _pairs_within(runs: np.ndarray, members: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """All pairs inside each run, by their distance in it; in a crowd only up to NEIGHBOURS apart."""
     size = runs[:, 1] - runs[:, 0]
-    reach = np.where(size > CROWD, NEIGHBOURS, size - 1)
+    reach = np.where(size > CROWD, np.minimum(NEIGHBOURS, size - 1), size - 1)
     for step in range(1, int(reach.max(initial=0)) + 1):
         going = reach >= step
         starts, counts = runs[going, 0], size[going] - step

@@ -86,10 +86,11 @@ def _lot(seed: int, part: str, key: str) -> bytes:
 
 
 def _carve(codes: np.ndarray, groups: np.ndarray | None, share: float, lots: Sequence[bytes]) -> np.ndarray:
-    """Positions to hold out. Groups, large ones first, are taken while that brings the classes nearer to their share.
+    """Positions to hold out. Groups are tried by lot; one is taken when that brings the classes nearer to their share.
 
-    A group is taken when it lowers the squared distance to the wanted counts, as in Sechidis et al. 2011, and leaves
-    every class something to train on. For ungrouped examples this is rounding each class to the nearest whole number.
+    Nearer is a smaller squared distance to the wanted counts, and every class must keep something to train on. For
+    ungrouped examples this is rounding each class to the nearest whole number. Trying large groups first would fit
+    the shares better, but hold out nothing but large groups.
     """
     have = np.bincount(codes)
     wanted = np.where(have >= CARVED_FROM, np.maximum(have * share, 1.0), 0.0) if share > 0 else np.zeros(len(have))
@@ -107,12 +108,12 @@ def _carve(codes: np.ndarray, groups: np.ndarray | None, share: float, lots: Seq
 
 
 def _grouped(groups: np.ndarray | None, lots: Sequence[bytes]) -> list[np.ndarray]:
-    """Positions of each group: the large ones first, equals by lot."""
+    """Positions of each group, in the order of their lots."""
     if groups is None:
         return [np.array([i]) for i in sorted(range(len(lots)), key=lots.__getitem__)]
     _, inverse = np.unique(groups, return_inverse=True)
     members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
-    return sorted(members, key=lambda m: (-len(m), min(lots[i] for i in m)))
+    return sorted(members, key=lambda group: min(lots[i] for i in group))
 
 
 def _check_counts(codes: np.ndarray, names: Sequence[str]) -> None:
