@@ -120,3 +120,10 @@ def test_the_machine_is_json_and_names_nobody():
     assert found["torch"] == torch.__version__.split("+")[0]
     for secret in (platform.node(), os.environ.get("USER", ""), os.path.expanduser("~")):
         assert len(secret) < 5 or secret not in text
+
+
+def test_one_thread_is_given_back():
+    before = torch.get_num_threads()
+    with runtime.one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before

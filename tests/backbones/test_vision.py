@@ -110,7 +110,7 @@ def test_embedded_weights_answer_as_timm_does(embedded):
     x = (torch.tensor(rows).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     with torch.no_grad():
         expected = embedded.torch_module(x).softmax(1)
-    found = embedded.features(rows)["classes"] ** 2
+    found = embedded.features(rows, 224)["classes"] ** 2
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
 
 

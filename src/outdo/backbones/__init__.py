@@ -39,5 +39,7 @@ def family(name: str, kind: Kind | None = None) -> BackboneFamily:
     for candidate in families.values():
         if candidate.offers(name):
             return candidate  # type: ignore[no-any-return]
-    names = [n for f in families.values() if kind in (None, f.kind) for n in f.names()]
+    names = {n for f in families.values() if kind in (None, f.kind) for n in f.names()}
+    if "." not in name:  # "resnet5" is nearer to "resnet50" than to any of its weights
+        names = {n.split(".")[0] if "/" not in n else n for n in names}
     raise BackboneError(f"unknown backbone '{name}'", fix=nearest(name, names))

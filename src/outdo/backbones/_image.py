@@ -29,18 +29,23 @@ class ImageBackbone:
     kind: Kind = "image"
     precision: Precision = "float32"
 
-    def __init__(self, name: str, module: nn.Module, origin: Origin, preprocessing: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, module: nn.Module, origin: Origin, preprocessing: Mapping[str, Any],
+                 example_size: int | None = None) -> None:
+        """`example_size`: of the one image that is run to look inside; smaller is quicker, where the network can."""
         self.name, self.origin = name, origin
         self._preprocessing = dict(preprocessing)
         self.size = int(preprocessing["size"])
         self.torch_module = module.eval().to(runtime.device()).to(memory_format=torch.channels_last)
-        trace = _chain.watch(module, self._example())
+        self._fast = _fold.Follower(module, self._fast_chain)
+        with runtime.one_thread():
+            self._look_inside(_chain.watch(module, self._example(example_size or self.size)))
+
+    def _look_inside(self, trace: _chain.Trace) -> None:
         self.chain = _chain.cut(trace)
         self.pairs = _fold.find_pairs(trace)
         self.depth = len(self.chain.blocks)
-        self._fast = _fold.Follower(module, self._fast_chain)
         self._stages = stage_ends([block.shape for block in self.chain.blocks])
-        self._parameters = self._assign(pooling_parameters(module, trace.output))
+        self._parameters = self._assign(pooling_parameters(trace.module, trace.output))
         self.feature_sets = {key: value.shape[1] for key, value in self._sets(self.chain, trace.example).items()}
         self.width = self.feature_sets["last"]
 
@@ -48,8 +53,8 @@ class ImageBackbone:
     def device(self) -> torch.device:
         return next(self.torch_module.parameters()).device
 
-    def _example(self) -> torch.Tensor:
-        x = torch.randn(1, 3, self.size, self.size, generator=torch.Generator().manual_seed(0))
+    def _example(self, size: int) -> torch.Tensor:
+        x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
         return x.to(self.device).contiguous(memory_format=torch.channels_last)
 
     def _fast_chain(self, precision: str) -> _chain.Chain:

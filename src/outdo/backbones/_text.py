@@ -53,11 +53,14 @@ class TextBackbone:
         self.name, self.origin, self.pooling, self.tokenise, self.padding = name, origin, pooling, tokenise, padding
         self._preprocessing = dict(preprocessing)
         self.torch_module = module.eval().to(runtime.device())
+        self._fast = _fold.Follower(module, self._fast_layers)
+        with runtime.one_thread():
+            self._look_inside(module)
+
+    def _look_inside(self, module: nn.Module) -> None:
         self.layers = Layers(module, find_layers(module))
         self.depth = self.layers.depth
-        self._fast = _fold.Follower(module, self._fast_layers)
-        ids, mask = example(module)
-        self.feature_sets = {key: value.shape[1] for key, value in self._sets(self.layers, ids, mask).items()}
+        self.feature_sets = {key: value.shape[1] for key, value in self._sets(self.layers, *example(module)).items()}
         self.width = self.feature_sets["last"]
         self._parameters = self._assign()
 

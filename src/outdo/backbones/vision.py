@@ -18,6 +18,7 @@ from outdo.errors import BackboneError, nearest
 
 EMBEDDED = "efficientnet_lite0"
 EMBEDDED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+EXAMPLE_SIZE = 128
 PREFIX = "timm/"  # as the hub writes timm's names
 
 
@@ -44,9 +45,9 @@ class Vision:
         module, origin, size = embedded() if name == EMBEDDED else from_timm(name, model)
         cfg = module.pretrained_cfg
         own = {"kind": "image", "size": in_use(cfg, size), "train_size": size, "fit": "crop", "store": None,
-               "mean": list(cfg["mean"]),
-               "std": list(cfg["std"]), "interpolation": cfg["interpolation"]}
-        return _image.ImageBackbone(name, module, origin, _weights.overriding(own, preprocessing))
+               "mean": list(cfg["mean"]), "std": list(cfg["std"]), "interpolation": cfg["interpolation"]}
+        return _image.ImageBackbone(name, module, origin, _weights.overriding(own, preprocessing),
+                                    size if cfg.get("fixed_input_size") else min(size, EXAMPLE_SIZE))
 
 
 def in_use(cfg: Any, size: int) -> int:
