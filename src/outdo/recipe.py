@@ -1,4 +1,4 @@
-"""Every choice of a fine-tune: default, range, help. The command line, recipe files and the search read it from here."""
+"""Every choice of a fine-tune: default, range, help. Command line, recipe files and search read it from here."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Linear probes on frozen features: softmax regression whose strength and feature sets are chosen on held-out examples.
 
 The solver fits several weightings of the same examples at once (the folds of a cross-validation are one matrix
-product), works in the row space when there are fewer examples than features (exact, and the reason why 250 photos take
-milliseconds), and walks from strong to weak regularisation with warm starts.
+product), works on principal axes (exact; no more of them than examples, which is why 250 photos take milliseconds, and
+each scaled by the bound on its curvature, which is why few iterations do), and walks from strong to weak
+regularisation with warm starts.
 """
 
 from __future__ import annotations
@@ -97,31 +98,34 @@ def fit_linear(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Seq
     features: name -> (N, D) float32; codes (N,); held: (F, N) bool from `held_out_masks`; class_weights (C,). Without
     `refit` the model has not seen the held-out examples of the first row either.
     """
-    if len(tried) > 1 and len(codes) > CHOOSE_ON:
-        tried = [_chosen_on_few(features, codes, tried, class_weights)]
-    best: tuple[Fitted, tuple[str, ...], tuple[np.ndarray, np.ndarray], np.ndarray | None] | None = None
+    strengths = STRENGTHS
+    if len(codes) > CHOOSE_ON:
+        one, strongest = _chosen_on_few(features, codes, tried, class_weights)
+        tried, strengths = [one], [s for s in STRENGTHS if s <= strongest * 1.01]
+    best: tuple[Fitted, tuple[str, ...], tuple[np.ndarray, np.ndarray], np.ndarray] | None = None
     for sets, scaling in tried:
         x, scale = standardise(side_by_side(features, sets), [features[name].shape[1] for name in sets], scaling)
-        x, basis = row_space(x)
-        fitted = _fit_path(torch.from_numpy(x), codes, held, class_weights, refit=refit)
+        x, basis = principal_axes(x)
+        fitted = _fit_path(torch.from_numpy(x), codes, held, class_weights, strengths, refit)
         if best is None or fitted.loss < best[0].loss:
             best = fitted, sets, scale, basis
     assert best is not None
     fitted, sets, (mean, spread), basis = best
     assert isinstance(fitted.model, Linear)
-    w = fitted.model.weight if basis is None else basis @ fitted.model.weight
-    w = w / spread[:, None]
+    w = (basis @ fitted.model.weight) / spread[:, None]
     return replace(fitted, model=Linear(sets, w.astype(np.float32), (fitted.model.bias - mean @ w).astype(np.float32)))
 
 
 def _chosen_on_few(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Sequence[Candidate],
-                   class_weights: np.ndarray | None) -> Candidate:
-    """The candidate that does best on a part of a large set: which features serve shows early."""
+                   class_weights: np.ndarray | None) -> tuple[Candidate, float]:
+    """The candidate that does best on a part of a large set, and its strength there: which features serve shows
+    early, and more examples never ask for a stronger penalty."""
     few = np.sort(np.random.default_rng(0).permutation(len(codes))[:CHOOSE_ON])
     held = (np.arange(len(few)) % 4 == 0)[None]
     part = {name: values[few] for name, values in features.items()}
-    losses = [fit_linear(part, codes[few], [one], held, class_weights).loss for one in tried]
-    return tried[int(np.argmin(losses))]
+    found = [fit_linear(part, codes[few], [one], held, class_weights, refit=False) for one in tried]
+    best = min(range(len(tried)), key=lambda i: found[i].loss)
+    return tried[best], found[best].strength
 
 
 def fit_lexical(counts: scipy.sparse.csr_matrix, codes: np.ndarray, held: np.ndarray,
@@ -153,6 +157,7 @@ class Sparse:
     def __init__(self, matrix: scipy.sparse.csr_matrix) -> None:
         self.shape = matrix.shape
         self._forward, self._back = _csr(matrix), _csr(matrix.T.tocsr())
+        self.squares = torch.from_numpy(np.asarray(matrix.multiply(matrix).mean(0)).ravel().astype(np.float32))
 
     def __matmul__(self, other: torch.Tensor) -> torch.Tensor:
         return self._forward @ other
@@ -178,19 +183,18 @@ def standardise(x: np.ndarray, widths: Sequence[int], scaling: Scaling
     return (x - mean) / spread, (mean, spread)
 
 
-def row_space(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """With fewer rows than columns, the same problem in N dimensions: (N, r) coordinates and the basis (D, r).
+def principal_axes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same problem in other coordinates: (N, r) with uncorrelated columns, and the basis (D, r), r <= min(N, D).
 
     An L2-penalised linear model's solution lies in the span of its examples, so nothing is lost.
     """
     n, d = x.shape
+    values, vectors = np.linalg.eigh(x @ x.T if n < d else x.T @ x)
+    keep = values > max(values[-1], 1e-30) * 1e-6
     if n >= d:
-        return x, None
-    values, vectors = np.linalg.eigh((x @ x.T).astype(np.float64))
-    keep = values > values[-1] * 1e-9
+        return np.ascontiguousarray(x @ vectors[:, keep]), vectors[:, keep]
     root = np.sqrt(values[keep])
-    basis = (x.T @ (vectors[:, keep] / root)).astype(np.float32)
-    return (vectors[:, keep] * root).astype(np.float32), basis
+    return np.ascontiguousarray(vectors[:, keep] * root), np.ascontiguousarray(x.T @ (vectors[:, keep] / root))
 
 
 def _fit_path(x: torch.Tensor | Sparse, codes: np.ndarray, held: np.ndarray, class_weights: np.ndarray | None,
@@ -221,30 +225,39 @@ def solve(x: torch.Tensor | Sparse, y: torch.Tensor, weights: torch.Tensor, stre
           iterations: int = 60) -> torch.Tensor:
     """L-BFGS on F weighted softmax regressions at once: mean weighted loss + strength / 2 * |w|^2 each.
 
-    x (N, D), y (N,), weights (F, N), start (F, D + 1, C) with the biases, which are not penalised, last.
+    x (N, D) with about uncorrelated columns, y (N,), weights (F, N), start (F, D + 1, C) with the biases, which are not
+    penalised, last. Coordinates are scaled by the bound of Boehning (1992) on the softmax's curvature.
     """
     fits, wide, classes = start.shape
-    w = start.clone().requires_grad_(True)
     share = weights / weights.sum(1, keepdim=True)
     one_hot = torch.nn.functional.one_hot(y, classes).float()
+    scale = torch.cat([(x_squares(x) / (2 * classes) + strength).rsqrt(), torch.ones(1)])[:, None]
+    v = (start / scale).requires_grad_(True)
 
     def closure() -> torch.Tensor:
         with torch.no_grad():
+            w = v * scale
             flat = w[:, :-1].permute(1, 0, 2).reshape(wide - 1, fits * classes)
             logits = (x @ flat).view(-1, fits, classes) + w[:, -1]
             log_p = logits.log_softmax(2)
             loss = -(share.T * log_p.gather(2, y[:, None, None].expand(-1, fits, 1))[..., 0]).sum()
-            slope = (log_p.exp() - one_hot[:, None]) * share.T[..., None]
-            columns = slope.reshape(len(y), fits * classes)
+            slope = log_p.exp().sub_(one_hot[:, None]).mul_(share.T[..., None])
+            columns = slope.view(len(y), fits * classes)
             back = x.back(columns) if isinstance(x, Sparse) else x.T @ columns
-            w.grad = torch.empty_like(w)
-            w.grad[:, :-1] = back.view(wide - 1, fits, classes).permute(1, 0, 2) + strength * w[:, :-1]
-            w.grad[:, -1] = slope.sum(0)
+            gradient = torch.empty_like(w)
+            gradient[:, :-1] = back.view(wide - 1, fits, classes).permute(1, 0, 2) + strength * w[:, :-1]
+            gradient[:, -1] = slope.sum(0)
+            v.grad = gradient * scale
             return loss + strength / 2 * w[:, :-1].square().sum()
 
-    torch.optim.LBFGS([w], max_iter=iterations, history_size=10, tolerance_grad=1e-5, tolerance_change=1e-7,
+    torch.optim.LBFGS([v], max_iter=iterations, history_size=10, tolerance_grad=1e-4, tolerance_change=1e-6,
                       line_search_fn="strong_wolfe").step(closure)
-    return w.detach()
+    return v.detach() * scale
+
+
+def x_squares(x: torch.Tensor | Sparse) -> torch.Tensor:
+    """(D,) mean square of each column."""
+    return x.squares if isinstance(x, Sparse) else x.square().mean(0)
 
 
 def _held_out(x: torch.Tensor | Sparse, w: torch.Tensor, held: np.ndarray) -> np.ndarray:
