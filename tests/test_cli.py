@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +14,9 @@ import pytest
 import outdo
 from outdo import cli
 from outdo.contracts import Finding
-from outdo.errors import DataError, Interrupted
+from outdo.errors import DataError, Interrupted, MissingExtra
 from outdo.progress import Bar, clock
-from outdo.recipe import AUTO, CHOICES
+from outdo.recipe import CHOICES
 
 
 class FakeReport:
@@ -52,7 +54,6 @@ def calls(monkeypatch, tmp_path):
     answers = {"read": "the data", "improve": result, "compare": result.report, "load": FakePredictor()}
     for name, answer in answers.items():
         monkeypatch.setitem(vars(outdo), name, fake(name, answer))
-    monkeypatch.setattr(cli, "prepare", fake("prepare", None))
     return noted
 
 
@@ -63,10 +64,9 @@ def test_improve_passes_on_what_was_said_and_nothing_else(calls):
     line = ("improve photos --task image_classification --start-from tiny --minutes 0.5 --seed 7 --out runs/x --resume "
             "--baselines all --label-column species --epochs 3 --learning-rate 1e-3 --optimiser sgd")
     assert cli.main(line.split()) == 0
-    assert [name for name, _, _ in calls] == ["prepare", "read", "improve"]  # the allocator counts only before torch
-    assert calls[0][1] == (AUTO,)
-    assert calls[1][1:] == ((Path("photos"),), {"input_column": None, "label_column": "species", "group_column": None})
-    assert calls[2][1:] == (("the data",), {
+    assert [name for name, _, _ in calls] == ["read", "improve"]
+    assert calls[0][1:] == ((Path("photos"),), {"input_column": None, "label_column": "species", "group_column": None})
+    assert calls[1][1:] == (("the data",), {
         "task": "image_classification", "start_from": "tiny", "minutes": 0.5, "seed": 7, "out": Path("runs/x"),
         "resume": True, "baselines": "all", "epochs": 3, "learning_rate": 0.001, "optimiser": "sgd"})
 
@@ -81,11 +81,6 @@ def test_every_recipe_choice_is_a_flag(calls, capsys, choice):
     described = " ".join(capsys.readouterr().out.split())
     assert cli.flag(choice.name) in described
     assert f"(default: {choice.default})" in described
-
-
-def test_the_allocator_that_was_chosen_is_prepared(calls):
-    assert cli.main(["improve", "photos", "--allocator", "system"]) == 0
-    assert calls[0] == ("prepare", ("system",), {})
 
 
 # ── what is printed where ────────────────────────────────────────────────────────────────────────────────────────────
@@ -243,12 +238,33 @@ def test_a_bug_keeps_its_traceback(calls, monkeypatch):
         cli.main(["improve", "photos"])
 
 
-def test_a_library_that_is_missing_names_the_extra(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "prepare", lambda *_: None)
-    missing = ModuleNotFoundError("No module named 'torch'", name="torch")
-    monkeypatch.setattr("importlib.import_module", raising(missing))
-    assert cli.main(["predict", "runs/x", "a.jpg"]) == 2
-    assert "needs the library torch, which is not installed. Run pip install 'outdo[train]'" in capsys.readouterr().err
+@pytest.mark.parametrize(("library", "extra"), [("torch", "train"), ("transformers", "text")])
+def test_a_library_that_is_missing_names_the_extra(calls, monkeypatch, capsys, library, extra):
+    monkeypatch.setitem(vars(outdo), "improve", raising(ModuleNotFoundError("No module", name=library)))
+    assert cli.main(["improve", "photos"]) == 2
+    needs = f"outdo improve needs the library {library}, which is not installed. Run pip install 'outdo[{extra}]'."
+    assert capsys.readouterr().err == f"outdo: {needs}\n"
+
+
+def test_a_module_that_is_missing_in_outdo_is_a_bug(calls, monkeypatch):
+    monkeypatch.setitem(vars(outdo), "improve", raising(ModuleNotFoundError("No module", name="outdo.lost")))
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["improve", "photos"])
+
+
+def test_every_optional_library_is_known():
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    brought = {extra: {re.split(r"[><=~]", want)[0] for want in wants} for extra, wants in
+               project["optional-dependencies"].items()}
+    for library, extra in cli.EXTRAS.items():
+        assert {"sklearn": "scikit-learn"}.get(library, library) in brought[extra]
+
+
+def test_list_says_what_a_plug_in_lacks(monkeypatch, capsys):
+    monkeypatch.setattr(cli.plugins, "names", lambda kind: ["ant_colony"])
+    monkeypatch.setattr(cli.plugins, "load", raising(MissingExtra("a search", "optuna", "search")))
+    assert cli.main(["list", "samplers"]) == 0
+    assert capsys.readouterr().out.startswith("ant_colony  a search needs the library optuna")
 
 
 # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -42,16 +42,6 @@ def test_unknown_attribute():
     assert not hasattr(outdo, "train")
 
 
-def test_an_import_error_inside_outdo_is_not_blamed_on_an_extra(monkeypatch):
-    def broken(name):
-        raise ModuleNotFoundError("No module named 'outdo.data.lost'", name="outdo.data.lost")
-
-    monkeypatch.delitem(vars(outdo), "read", raising=False)
-    monkeypatch.setattr("importlib.import_module", broken)
-    with pytest.raises(ModuleNotFoundError, match="lost"):
-        _ = outdo.read
-
-
 def test_import_outdo_is_light():
     code = "import sys, outdo; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -30,14 +30,7 @@ __all__ = ["compare", "improve", "load", "read"]
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'outdo' has no attribute '{name}'")
-    try:
-        return getattr(importlib.import_module(_WHERE[name]), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "outdo").startswith("outdo"):
-            raise
-        from outdo.errors import MissingExtra
-
-        raise MissingExtra(f"outdo.{name}", str(error.name), "train") from None
+    return getattr(importlib.import_module(_WHERE[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import outdo
 from outdo import plugins
-from outdo.errors import Interrupted, UserError, nearest
+from outdo.errors import Interrupted, MissingExtra, UserError, nearest
 from outdo.progress import Bar
 
 HELP = f"""\
@@ -38,6 +38,10 @@ SOURCE is a folder with a folder of images for each class (train/, val/ and test
 a zip, or a CSV, TSV, JSON Lines or Parquet table. `outdo COMMAND --help` says more.
 """
 
+# optional library -> the extra that brings it
+EXTRAS = dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "scipy", "sklearn", "pyarrow"), "train")
+EXTRAS |= {"transformers": "text", "tokenizers": "text", "optuna": "search"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -48,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(argv)
     except UserError as error:
         say(f"outdo: {error}")
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        say(f"outdo: {MissingExtra(f'outdo {argv[0]}', error.name, EXTRAS[error.name])}")
         return 2
     except (Interrupted, KeyboardInterrupt) as error:
         say(f"outdo: {str(error) or 'interrupted'}")
@@ -81,7 +90,6 @@ def parse(argv: Sequence[str]) -> tuple[Callable[[argparse.Namespace], None], ar
 
 def demo(args: argparse.Namespace) -> None:
     """Scikit-learn's 1,797 handwritten digits, first half against second, with scikit-learn's own SVC as the rival."""
-    prepare()
     from outdo.demo import demo
 
     with Bar(sys.stderr) as bar:
@@ -115,7 +123,6 @@ def improve(args: argparse.Namespace) -> None:
     recipe = Recipe(**{name: value for name in NAMES if (value := getattr(args, name)) is not None})
     if args.task is not None:  # a typing error is cheapest before the data are read
         plugins.load("tasks", args.task)
-    prepare(recipe.allocator)
     with Bar(sys.stderr) as bar:
         data = outdo.read(args.source, **columns(args))
         result = outdo.improve(
@@ -147,10 +154,7 @@ def improve_flags(parser: Parser) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Two finished runs, paired on the same sealed test: is B better than A, and by how much?"""
-    prepare()
-    with Bar(sys.stderr):
-        report = outdo.compare(args.run_a, args.run_b)
-    show_report(report, args.json)
+    show_report(outdo.compare(args.run_a, args.run_b), args.json)
 
 
 def compare_flags(parser: Parser) -> None:
@@ -179,7 +183,9 @@ def report_flags(parser: Parser) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """What the model of a finished run answers: one line per input, as label, probability and input between tabs."""
-    prepare()
+    from outdo import runtime
+
+    runtime.prepare()  # which only counts before torch is imported
     predictor = outdo.load(args.run)
     answers = predictor.predict(expand(args.inputs, predictor.kind))
     if args.json:
@@ -234,7 +240,7 @@ def source_flags(parser: Parser) -> None:
         parser.add_argument(f"--{column}-column", metavar="NAME", help=f"the table's column of {what}")
 
 
-def columns(args: argparse.Namespace) -> dict[str, str | None]:
+def columns(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("input_column", "label_column", "group_column")}
 
 
@@ -244,13 +250,6 @@ def json_flag(parser: Parser, what: str = "the report as JSON, and nothing else 
 
 def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def prepare(allocator: str = "auto") -> None:
-    """Settings that only count before torch is imported."""
-    from outdo import runtime
-
-    runtime.prepare(allocator)
 
 
 def show_result(result: Any, as_json: bool) -> None:
@@ -282,20 +281,21 @@ def expand(inputs: Sequence[str], kind: str) -> list[str]:
 
 
 def plugin_lines(kind: str) -> list[str]:
-    loaded = plugins.load_all(kind)
-    return table([(name, p.summary + (f" (default: {p.default})" if kind == "backbones" else ""))
-                  for name, p in loaded.items()])
+    return table([(name, about(kind, name)) for name in plugins.names(kind)])
+
+
+def about(kind: str, name: str) -> str:
+    """A plug-in in words; what is missing, where its library is not installed."""
+    try:
+        plugin = plugins.load(kind, name)
+    except UserError as error:
+        return str(error)
+    return str(plugin.summary) + (f" (default: {plugin.default})" if kind == "backbones" else "")
 
 
 def backbone_names() -> list[str]:
     """Every name that a backbone family offers, one a line, so that grep finds it."""
-    lines = []
-    for family in plugins.load_all("backbones").values():
-        try:
-            lines += family.names()
-        except UserError as error:  # its library is not installed; the other families can be listed all the same
-            say(f"outdo: {error}")
-    return lines
+    return [name for family in plugins.load_all("backbones").values() for name in family.names()]
 
 
 def recipe_lines() -> list[str]:
