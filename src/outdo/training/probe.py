@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Scaling = Literal["columns", "blocks"]
 Candidate = tuple[tuple[str, ...], Scaling]
-STRENGTHS = tuple(10.0 ** -(k / 2) for k in range(0, 13))  # penalty on the mean loss: 1 down to 1e-6
+STRENGTHS = tuple(10.0 ** -(k / 2) for k in range(13))  # penalty on the mean loss: 1 down to 1e-6
 FOLDS = 5
 REFERENCE = 1000
 CHOOSE_ON = 3000  # examples on which candidates are compared
