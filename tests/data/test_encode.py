@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -151,6 +152,16 @@ def test_progress_ends_at_the_end(tmp_path):
     for _ in range(2):
         encode_images(inputs, size=32, fit="squash", cache=tmp_path / "cache", progress=lambda *said: told.append(said))
     assert told == [("reading images", 256, 300), ("reading images", 300, 300)]
+
+
+def test_an_evicted_cache_is_filled_again(tmp_path):
+    inputs = written(tmp_path / "in", photo(0), photo(1), b"broken")
+    first, _ = encode_images(inputs, size=32, fit="squash", cache=tmp_path / "cache")
+    for store in [path.parent for path in (tmp_path / "cache").rglob("rows.bin")]:
+        shutil.rmtree(store, ignore_errors=True)
+        again, _ = encode_images(inputs, size=32, fit="squash", cache=tmp_path / "cache")
+        assert (everything(again) == everything(first)).all()
+        assert (again.digests, again.problems) == (first.digests, first.problems)
 
 
 def test_other_decoders_do_not_share_pixels(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from outdo.contracts import Encoded, Inputs, Progress, Rows, batches
 from outdo.data import images
 from outdo.storage import RowStore
 
-BATCH = 256
+BATCH, BATCH_BYTES = 256, 64 << 20  # images decoded before they are stored: at most so many, and so many bytes
 THREADS = min(8, os.cpu_count() or 1)
 # What is known of an image beside its pixels. A refusal is a fact about its bytes and is kept; a file that could not
 # be read is tried again, because that may pass. `reason` is cut to fit.
@@ -128,7 +128,7 @@ class _Images:
         pixels, about = self._stores(store)
         missing = [i for i in np.flatnonzero(about.find(self.keys) < 0) if i not in self.problems]
         with ThreadPoolExecutor(THREADS) as pool:
-            for part in batches(len(missing), BATCH):
+            for part in batches(len(missing), min(BATCH, max(1, BATCH_BYTES // pixels.row_bytes))):
                 seen = list(pool.map(partial(_see, self.inputs, size=store, fit=self._fit(store)), missing[part]))
                 self.problems |= {int(i): s.reason for i, s in zip(missing[part], seen, strict=True) if not s.lasting}
                 self._keep([self.keys[i] for i in missing[part]], seen, pixels, about)
@@ -166,8 +166,9 @@ class _Images:
             return f"\0{index}"
 
     def _stores(self, store: tuple[int, int]) -> tuple[RowStore, RowStore]:
+        """Pixels, and inside their folder what vouches for them: whoever evicts the pixels evicts both."""
         place = self.folder / f"{store[0]}x{store[1]}-{self._fit(store)}-{_version()}"
-        return RowStore(place / "pixels", (*store, 3), np.uint8), RowStore(place / "about", (), ABOUT)
+        return RowStore(place, (*store, 3), np.uint8), RowStore(place / "about", (), ABOUT)
 
     def _keep(self, keys: Sequence[str], seen: Sequence[Seen], pixels: RowStore, about: RowStore) -> None:
         """Pixels first: what is said about an image vouches for them."""
