@@ -101,6 +101,8 @@ class Trainer:
             self.run_epoch()
             if self.over():
                 break
+        if self.checkpoint:
+            self.save()  # what follows may be interrupted too
         if self.best is not None:
             self._put(self.best)
         return self.history

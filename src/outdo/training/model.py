@@ -6,6 +6,7 @@ majority class, a fine-tuned network. So all are predicted, timed, measured, sav
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +129,7 @@ class Model:
     # ── what it weighs ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def parameters(self) -> int:
-        own = sum(int(np.size(v)) for v in self._tensors().values())
+        own = sum(math.prod(v.shape) for v in self._tensors().values())
         return own + (self._frozen(lambda p: p.numel()) if self._uses_backbone() else 0)
 
     def size_bytes(self) -> int:
