@@ -355,7 +355,7 @@ def test_a_log_gets_a_line_per_stage_and_a_sign_of_life(monkeypatch):
 @pytest.mark.parametrize("stream", [Screen, io.StringIO])
 def test_a_stage_that_gave_way_to_the_next_leaves_no_line(monkeypatch, stream):
     text = watch(monkeypatch, stream(), [(1.0, "measuring accuracy", 0, 2), (2.0, "measuring size", 1, 2),
-                                         (3.0, "measured", 2, 2)])
+                                         (3.0, "measured", 1, 1)])
     assert [line.split("\r")[-1].replace("\x1b[K", "") for line in text.split("\n")] == ["measured", ""]
 
 

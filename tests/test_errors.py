@@ -18,6 +18,7 @@ def test_a_message_reads_as_one_sentence_per_part():
 
 def test_full_stops_are_not_doubled():
     assert str(UserError("no images.", fix="look again.")) == "no images. Look again."
+    assert str(UserError("no run there", fix="did it finish?")) == "no run there. Did it finish?"
 
 
 def test_the_tree_in_the_docstring_is_the_tree():

@@ -31,14 +31,14 @@ class UserError(OutdoError, ValueError):
     def __init__(
         self, problem: str, *, expected: str | None = None, found: str | None = None, fix: str | None = None
     ) -> None:
-        parts = [problem.rstrip(".")]
+        parts = [problem]
         if expected is not None:
-            parts.append(f"expected {expected}".rstrip("."))
+            parts.append(f"Expected {expected}")
         if found is not None:
-            parts.append(f"found {found}".rstrip("."))
+            parts.append(f"Found {found}")
         if fix is not None:
-            parts.append(fix.rstrip("."))
-        super().__init__(". ".join(part[0].upper() + part[1:] if i else part for i, part in enumerate(parts)) + ".")
+            parts.append(fix[:1].upper() + fix[1:])
+        super().__init__(" ".join(part if part.endswith("?") else part.rstrip(".") + "." for part in parts))
 
 
 class DataError(UserError):

@@ -10,7 +10,7 @@ from typing import IO
 
 class Bar:
     """On a terminal one line, redrawn with the time left, that stays when the stage is complete. Elsewhere a line for
-    each complete stage, and twice a minute where a long one is. A stage complete when it begins is a remark.
+    each complete stage, and twice a minute where a long one is. One thing done of one is a remark.
     """
 
     WIDTH = 24
@@ -30,7 +30,7 @@ class Bar:
         now = time.monotonic()
         if what != self.what:
             self.leave()
-            if done >= total:
+            if done >= total and total <= 1:
                 self.write(f"{what}\n")
                 return
             self.what, self.began, self.drawn = what, now, 0.0 if self.terminal else now
