@@ -287,17 +287,22 @@ class Trainer:
         count = len(self.parameters)
         self._put([tensors[f"now.{i}"] for i in range(count)])
         if self.average is not None:
-            self.average = [tensors[f"average.{i}"].to(self.device) for i in range(count)]
+            self.average = [_laid_as(p, tensors[f"average.{i}"]) for i, p in enumerate(self.parameters)]
         if "best.0" in tensors:
-            self.best = [tensors[f"best.{i}"].to(self.device) for i in range(count)]
+            self.best = [_laid_as(p, tensors[f"best.{i}"]) for i, p in enumerate(self.parameters)]
         for name, value in tensors.items():
             if name.startswith("optimiser."):
                 _, i, key = name.split(".", 2)
                 parameter = self.parameters[int(i)]
-                self.optimiser.state[parameter][key] = value if key == "step" else value.to(parameter)
+                self.optimiser.state[parameter][key] = value if key == "step" else _laid_as(parameter, value)
         self.epoch, self.done, self.history = said["epoch"], said["done"], said["history"]
         self.best_loss, self.worse = said["best_loss"], said["worse"]
         self._loss, self._seen = said["loss"], said["seen"]
+
+
+def _laid_as(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """`value` in the memory layout of `parameter`: a fused optimiser walks through both as they lie."""
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def balanced(codes: np.ndarray) -> np.ndarray:
