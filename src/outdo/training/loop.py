@@ -109,7 +109,7 @@ class Trainer:
 
     def run_epoch(self) -> None:
         start = time.perf_counter()
-        order = torch.randperm(len(self.train), generator=self.draw(ORDER)).numpy()
+        order = torch.randperm(len(self.train), generator=runtime.generator(self.seed, ORDER, self.epoch)).numpy()
         for part in list(batches(len(order), self.recipe.batch_size))[self.done - self.epoch * self.steps_per_epoch :]:
             self.step(order[part])
             self._save_now_and_then()

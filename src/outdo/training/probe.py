@@ -8,6 +8,7 @@ regularisation with warm starts.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +24,7 @@ Candidate = tuple[tuple[str, ...], Scaling]
 STRENGTHS = tuple(10.0 ** -(k / 2) for k in range(13))  # penalty on the mean loss: 1 down to 1e-6
 FOLDS = 5
 REFERENCE = 1000
+LARGE = 100_000_000  # values in a matrix of features above which wider candidates cost more than they bring
 CHOOSE_ON = 3000  # examples on which candidates are compared
 CROSS_VALIDATE_BELOW = 2500  # examples; above, one held-out split is precise enough
 
@@ -99,6 +101,7 @@ def fit_linear(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Seq
     `refit` the model has not seen the held-out examples of the first row either.
     """
     strengths = STRENGTHS
+    tried = [one for one in tried if len(codes) * sum(features[name].shape[1] for name in one[0]) < LARGE] or tried[:1]
     if len(codes) > CHOOSE_ON:
         one, strongest = _chosen_on_few(features, codes, tried, class_weights)
         tried, strengths = [one], [s for s in STRENGTHS if s <= strongest * 1.01]
@@ -276,6 +279,8 @@ def _score(logits: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
 
 
 def _csr(matrix: scipy.sparse.csr_matrix) -> torch.Tensor:
-    return torch.sparse_csr_tensor(torch.from_numpy(matrix.indptr.astype(np.int64)),
-                                   torch.from_numpy(matrix.indices.astype(np.int64)),
-                                   torch.from_numpy(matrix.data.astype(np.float32)), size=matrix.shape)
+    parts = [torch.from_numpy(part.astype(kind)) for part, kind in
+             ((matrix.indptr, np.int64), (matrix.indices, np.int64), (matrix.data, np.float32))]
+    with warnings.catch_warnings():  # torch calls its csr support a beta; two products are all that is needed
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(*parts, size=matrix.shape)
