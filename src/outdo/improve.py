@@ -382,7 +382,8 @@ def write_predictions(path: Path, test: TestSet, contestants: Sequence[Contestan
 
     from outdo.storage import replacing
 
-    columns: dict[str, Any] = {"id": list(test.ids), "label": [test.classes[c] for c in test.codes]}
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in test.ids]  # Parquet takes no other text
+    columns: dict[str, Any] = {"id": names, "label": [test.classes[c] for c in test.codes]}
     for one in contestants:
         flat = pa.array(one.predictions.probabilities.astype(np.float32).ravel())
         columns[one.name] = pa.FixedSizeListArray.from_arrays(flat, len(test.classes))

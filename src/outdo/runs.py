@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from typing import Any
 
 from outdo import __version__
 from outdo.errors import RunError
-from outdo.storage import full_disk, plain, read_json, write_json
+from outdo.storage import as_json, full_disk, plain, read_json, write_json
 
 SCHEMA = 1
 
@@ -42,10 +41,11 @@ class Run:
         Raises RunError: taken, in use, finished, made with other settings, missing, not writable, disk full. A folder
         in which nothing was achieved yet is removed again when the block raises.
         """
-        existed = folder.exists()
+        existed = folder.exists() and not untouched(folder)
         try:
-            with cls._prepared(folder, resume), locked(folder):
-                run = cls._resumed(folder, settings) if resume else cls._new(folder, settings)
+            prepare(folder, resume)
+            with locked(folder):
+                run = cls._resumed(folder, settings) if existed else cls._new(folder, settings)
                 try:
                     yield run
                 except BaseException:
@@ -56,16 +56,6 @@ class Run:
                     raise
         except OSError as error:
             raise full_disk(error, folder) from error
-
-    @staticmethod
-    @contextlib.contextmanager
-    def _prepared(folder: Path, resume: bool) -> Iterator[None]:
-        if resume and not (folder / "run.json").exists():
-            raise RunError(f"there is no run to resume in {folder}", fix="leave out --resume to start one there")
-        if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(f"{folder} exists already", fix="choose another --out, or go on with it by --resume")
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
 
     @classmethod
     def _new(cls, folder: Path, settings: Mapping[str, Any]) -> Run:
@@ -109,7 +99,7 @@ class Run:
         return (self.folder / "stages" / f"{name}.json").exists()
 
     def log(self, event: Mapping[str, Any]) -> None:
-        line = json.dumps(plain({"at": round(self.spent(), 3), **event}), ensure_ascii=False)
+        line = as_json({"at": round(self.spent(), 3), **event})
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
             log.write(line + "\n")
 
@@ -140,6 +130,20 @@ def next_folder(source: str, resume: bool, parent: Path = Path("runs")) -> Path:
     while (parent / f"{name}-{number}").exists():
         number += 1
     return parent / f"{name}-{max(1, number - 1) if resume else number}"
+
+
+def prepare(folder: Path, resume: bool) -> None:
+    """Make the folder of a new run. Raises RunError: something else is there, or there is nothing to resume."""
+    if resume and not (folder.is_dir() and (untouched(folder) or (folder / "run.json").exists())):
+        raise RunError(f"there is no run to resume in {folder}", fix="leave out --resume to start one there")
+    if not resume and folder.exists() and not untouched(folder):
+        raise RunError(f"{folder} exists already", fix="choose another --out, or go on with it by --resume")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def untouched(folder: Path) -> bool:
+    """An empty folder, or what a run leaves that was killed before it had written anything."""
+    return folder.is_dir() and all(p.name == "lock" or p.name.endswith(".tmp") for p in folder.iterdir())
 
 
 @contextlib.contextmanager

@@ -47,7 +47,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """JSON with sorted-as-given keys; not-a-number becomes null, because JSON has none."""
-    write_text(path, json.dumps(plain(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    write_text(path, as_json(value, indent=1) + "\n")
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """Readable where it can be; a file name that is not valid UTF-8 is escaped, and read back as it was."""
+    text = json.dumps(plain(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(plain(value), indent=indent, allow_nan=False)
+    return text
 
 
 def read_json(path: Path) -> Any:
