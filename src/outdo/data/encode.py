@@ -267,5 +267,16 @@ def text_hash(text: str) -> int:
 
     Accents of scripts that write them apart and symbols stay: "5 $" is not "5 £", nor one emoji another.
     """
-    bare = "".join(c for c in text.casefold() if c.isalnum() or category(c)[0] in "MS") or text.strip()
+    bare = text.casefold().translate(_BARE) or text.strip()
     return int.from_bytes(hashlib.blake2b(bare.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+class _Bare(dict[int, int | None]):
+    """For `str.translate`: letters, numbers, marks and symbols stay; learned character by character."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = code if category(chr(code))[0] in "LNMS" else None
+        return self[code]
+
+
+_BARE = _Bare()
