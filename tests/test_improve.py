@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import outdo
-from outdo.errors import BackboneError, DataError, PluginError, RecipeError, RunError
+from outdo.errors import BackboneError, DataError, Interrupted, PluginError, RecipeError, RunError
 from outdo.evaluation import report as reporting
 from pictures import saved
 
@@ -129,7 +129,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(run, photos, tmp_path, monk
 
     monkeypatch.setattr(where, stage, interrupted)
     said = {"start_from": "tiny-image", "minutes": 2, "epochs": 3, "out": tmp_path / "r"}
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match=r"best model so far.*--resume"):
         outdo.improve(photos, **said)
     monkeypatch.undo()
     assert outdo.load(tmp_path / "r").predict([photos / "red" / "0.png"])

@@ -6,8 +6,9 @@ once, after the last choice was made.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from outdo import plugins, runtime
 from outdo.contracts import SPLITS, Contestant, Dataset, Finding, Predictions, Progress, Task, TestSet, fingerprint
-from outdo.errors import DataError, RecipeError, RunError
+from outdo.errors import DataError, Interrupted, RecipeError, RunError
 from outdo.recipe import Recipe
 from outdo.runs import Run, next_folder
 from outdo.storage import cache_folder, evict, write_json
@@ -52,7 +53,7 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
     folder = Path(out) if out is not None else next_folder(dataset.source, resume)
     settings = {"source": dataset.source, "task": job.name, "start_from": start_from, "seed": seed, "minutes": minutes,
                 "baselines": baselines, "recipe": recipe.said}
-    with Run.going(folder, settings, resume) as run:
+    with interruptible(folder), Run.going(folder, settings, resume) as run:
         say = Log(run, progress)
         study, sealed, facts = prepared(run, say, dataset, job, recipe, start_from, seed, minutes)
         before, after, others, history = climbed(run, say, study, facts, everything=baselines == "all")
@@ -62,6 +63,19 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
         run.finish()
     evict(cache_folder())
     return Result(report, folder, after.model)
+
+
+@contextlib.contextmanager
+def interruptible(folder: Path) -> Iterator[None]:
+    """Ctrl-C says what was kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / "model.json").exists():
+            kept = f"the best model so far is in {folder}: `outdo predict {folder} INPUT` uses it"
+            raise Interrupted(f"interrupted; {kept}, and the same command with --out {folder} --resume goes on"
+                              ) from None
+        raise Interrupted("interrupted before there was a model; nothing was kept but the caches") from None
 
 
 class Log:
@@ -171,12 +185,12 @@ def wanted(kind: str, recipe: Recipe) -> dict[str, Any]:
 
 
 def feature_size(backbone: Any, encoded: Any, recipe: Recipe) -> int | None:
-    """The side at which frozen features look at images. Small images are enlarged four times at most: more pixels
-    would cost and tell nothing new."""
+    """The side at which frozen features look at images. Small images are enlarged three times at most: more
+    pixels would cost and tell nothing new."""
     if backbone.kind != "image" or recipe.input_size != "auto":
         return None
     size, native = backbone.preprocessing()["size"], max(encoded.rows.shape[1:3])
-    return min(size, max(96, 4 * native)) if native < size else None
+    return min(size, max(96, 3 * native)) if native < size else None
 
 
 # ── the climb ────────────────────────────────────────────────────────────────────────────────────────────────────────

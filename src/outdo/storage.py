@@ -175,7 +175,7 @@ class RowStore:
         flat = out.reshape(len(positions), -1).view(np.uint8) if len(positions) else out
         breaks = np.flatnonzero(np.diff(positions) != 1) + 1
         for run in np.split(np.arange(len(positions)), breaks) if len(positions) else []:
-            part = memoryview(flat[run[0] : run[-1] + 1]).cast("B")
+            part = memoryview(flat[run[0] : run[-1] + 1].data).cast("B")
             read_all(self._rows, part, int(positions[run[0]]) * self.row_bytes)
         return out
 

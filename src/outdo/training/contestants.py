@@ -62,8 +62,12 @@ class Study:
     def pooled(self) -> dict[str, np.ndarray]:
         """Feature sets of `known`."""
         if self._pooled is None:
-            self._pooled = self.features.pooled(self.known)
+            needed = {name for sets, _ in self.candidates() for name in sets}
+            self._pooled = self.features.pooled(self.known, sorted(needed))
         return self._pooled
+
+    def candidates(self) -> list[probe.Candidate]:
+        return probe.candidates(self.backbone.feature_sets, len(self.known))
 
     def let_go(self) -> None:
         """Forget the feature sets, which may be large; they are on disk."""
@@ -124,7 +128,7 @@ def linear_probe(study: Study) -> Trained:
 
 def better_probe(study: Study) -> Trained:
     """The best feature sets at their best scaling; for texts also the words themselves, as far as they help."""
-    trained = _probe(study, "better probe", probe.candidates(list(study.backbone.feature_sets)))
+    trained = _probe(study, "better probe", study.candidates())
     counts = lexical_counts(study.backbone, ladder.Picked(study.encoded.rows, study.known))
     if counts is None:
         return trained

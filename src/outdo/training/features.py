@@ -41,8 +41,8 @@ class Features:
         self.folder = Path(cache or self._temporary.name) / "features"  # type: ignore[union-attr]
         self.seconds_per_example: float | None = None  # measured by the last pass that computed anything
 
-    def pooled(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Every feature set of the examples at `indices`: name -> (n, width) float32."""
+    def pooled(self, indices: np.ndarray, sets: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Feature sets (all, or those named) of the examples at `indices`: name -> (n, width) float32."""
         widths = dict(self.backbone.feature_sets)
 
         def compute(rows: np.ndarray) -> list[np.ndarray]:
@@ -50,9 +50,13 @@ class Features:
             return [np.concatenate([found[name].float().cpu().numpy() for name in widths], 1)]
 
         (rows,) = self._filled("pooled", [((sum(widths.values()),), "float32")], indices, compute)
-        ends = np.cumsum(list(widths.values()))
-        whole = rows[np.arange(len(indices))]
-        return {name: whole[:, end - width : end] for (name, width), end in zip(widths.items(), ends, strict=True)}
+        ends = dict(zip(widths, np.cumsum(list(widths.values())), strict=True))
+        found = {name: np.empty((len(indices), widths[name]), np.float32) for name in sets or widths}
+        for part in batches(len(indices), 1024):
+            whole = rows[np.arange(part.start, part.stop)]
+            for name, values in found.items():
+                values[part] = whole[:, ends[name] - widths[name] : ends[name]]
+        return found
 
     def activations(self, cut: int, indices: np.ndarray, view: int = 0) -> Activations:
         """The State before block `cut` of each example; `view` 0 is the example as it is, others are variants of it."""

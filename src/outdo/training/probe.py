@@ -23,9 +23,10 @@ Scaling = Literal["columns", "blocks"]
 Candidate = tuple[tuple[str, ...], Scaling]
 STRENGTHS = tuple(10.0 ** -(k / 2) for k in range(13))  # penalty on the mean loss: 1 down to 1e-6
 FOLDS = 5
+AT_FIRST, ONWARDS = 80, 25  # iterations of a fit from nothing, and of one that starts near its optimum
 REFERENCE = 1000
 LARGE = 100_000_000  # values in a matrix of features above which wider candidates cost more than they bring
-CHOOSE_ON = 3000  # examples on which candidates are compared
+CHOOSE_ON = 5000  # examples on which candidates, and for large sets strengths, are compared
 CROSS_VALIDATE_BELOW = 2500  # examples; above, one held-out split is precise enough
 
 
@@ -85,12 +86,14 @@ def held_out_masks(codes: np.ndarray, validation: np.ndarray, groups: np.ndarray
     return masks
 
 
-def candidates(sets: Sequence[str]) -> list[Candidate]:
-    """What to try, of the feature sets that a backbone has. "last" by column is the field's usual linear probe."""
-    tried: list[Candidate] = [(("last",), "columns"), (("last",), "blocks"), (("last", "pools"), "columns"),
+def candidates(widths: Mapping[str, int], examples: int = 0) -> list[Candidate]:
+    """What to try, of the feature sets that a backbone has, where so many examples do not make them too wide. "last"
+    by column is the field's usual linear probe."""
+    usual: list[Candidate] = [(("last",), "columns"), (("last",), "blocks"), (("last", "pools"), "columns"),
                               (("classes",), "blocks"), (("last", "classes"), "blocks"),
                               (("last", "pools", "classes"), "blocks")]
-    return [one for one in tried if set(one[0]) <= set(sets)]
+    known: list[Candidate] = [one for one in usual if set(one[0]) <= set(widths)]
+    return [one for one in known if examples * sum(widths[name] for name in one[0]) < LARGE] or known[:1]
 
 
 def fit_linear(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Sequence[Candidate], held: np.ndarray,
@@ -101,17 +104,17 @@ def fit_linear(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Seq
     `refit` the model has not seen the held-out examples of the first row either.
     """
     strengths = STRENGTHS
-    tried = [one for one in tried if len(codes) * sum(features[name].shape[1] for name in one[0]) < LARGE] or tried[:1]
     if len(codes) > CHOOSE_ON:
         one, strongest = _chosen_on_few(features, codes, tried, class_weights)
-        tried, strengths = [one], [s for s in STRENGTHS if s <= strongest * 1.01]
+        tried = [one]
+        strengths = tuple(s for s in STRENGTHS if s < strongest * 11)
     best: tuple[Fitted, tuple[str, ...], tuple[np.ndarray, np.ndarray], np.ndarray] | None = None
-    for sets, scaling in tried:
-        x, scale = standardise(side_by_side(features, sets), [features[name].shape[1] for name in sets], scaling)
+    for names, scaling in tried:
+        x, scale = standardise(side_by_side(features, names), [features[name].shape[1] for name in names], scaling)
         x, basis = principal_axes(x)
         fitted = _fit_path(torch.from_numpy(x), codes, held, class_weights, strengths, refit)
         if best is None or fitted.loss < best[0].loss:
-            best = fitted, sets, scale, basis
+            best = fitted, names, scale, basis
     assert best is not None
     fitted, sets, (mean, spread), basis = best
     assert isinstance(fitted.model, Linear)
@@ -122,8 +125,8 @@ def fit_linear(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Seq
 def _chosen_on_few(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Sequence[Candidate],
                    class_weights: np.ndarray | None) -> tuple[Candidate, float]:
     """The candidate that does best on a part of a large set, and its strength there: which features serve shows
-    early, and more examples never ask for a stronger penalty."""
-    few = np.sort(np.random.default_rng(0).permutation(len(codes))[:CHOOSE_ON])
+    early, and more examples hardly ever ask for a stronger penalty."""
+    few = _few(codes)
     held = (np.arange(len(few)) % 4 == 0)[None]
     part = {name: values[few] for name, values in features.items()}
     found = [fit_linear(part, codes[few], [one], held, class_weights, refit=False) for one in tried]
@@ -176,6 +179,7 @@ def standardise(x: np.ndarray, widths: Sequence[int], scaling: Scaling
     By "columns" each has its own spread, though columns that hardly vary are not blown up. By "blocks" the columns of
     one feature set share one, which keeps their proportions: better for probabilities, and with few examples.
     """
+    x = x.copy()  # the only one: features may be a large part of memory
     mean = x.mean(0, dtype=np.float64).astype(np.float32)
     spread = x.std(0, dtype=np.float64).astype(np.float32)
     for part in np.split(np.arange(x.shape[1]), np.cumsum(widths)[:-1]):
@@ -183,7 +187,9 @@ def standardise(x: np.ndarray, widths: Sequence[int], scaling: Scaling
         # a block as a whole weighs as much as REFERENCE standardised columns, however wide it is
         spread[part] = (np.maximum(spread[part], 1e-3 * typical) if scaling == "columns"
                         else typical * np.sqrt(len(part) / REFERENCE))
-    return (x - mean) / spread, (mean, spread)
+    x -= mean
+    x /= spread
+    return x, (mean, spread)
 
 
 def principal_axes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -209,22 +215,31 @@ def _fit_path(x: torch.Tensor | Sparse, codes: np.ndarray, held: np.ndarray, cla
     weights = per_example * torch.from_numpy(~held).float()
     w = torch.zeros(len(held), x.shape[1] + 1, classes)
     best: tuple[float, float, float, np.ndarray, torch.Tensor] | None = None
-    for strength in strengths:
-        w = solve(x, y, weights, strength, w)
-        logits = _held_out(x, w, held)
-        loss, accuracy = _score(logits, codes)
+    few = None if isinstance(x, Sparse) or len(codes) < 3 * CHOOSE_ON else _few(codes)
+    seen = x if few is None or isinstance(x, Sparse) else x[few]
+    at = np.arange(len(codes)) if few is None else few
+    for i, strength in enumerate(strengths):
+        w = solve(seen, y[at], weights[:, at], strength, w, ONWARDS if i else AT_FIRST)
+        logits = _held_out(seen, w, held[:, at])
+        loss, accuracy = _score(logits, codes[at])
         if best is None or loss < best[0] - 1e-5:
-            best = loss, accuracy, strength, logits, w.mean(0, keepdim=True) if refit else w
+            best = loss, accuracy, strength, logits, w
         else:
             break
     assert best is not None
     loss, accuracy, strength, logits, start = best
-    final = (solve(x, y, per_example[None], strength, start) if refit else start)[0].numpy()
+    if few is not None:  # the strength is known: once more with everything, from where the few led
+        w = solve(x, y, weights, strength, start, ONWARDS)
+        logits = _held_out(x, w, held)
+        (loss, accuracy), start = _score(logits, codes), w
+    if refit:
+        start = solve(x, y, per_example[None], strength, start.mean(0, keepdim=True), ONWARDS)
+    final = start[0].numpy()
     return Fitted(Linear((), final[:-1], final[-1]), logits, strength, loss, accuracy)
 
 
 def solve(x: torch.Tensor | Sparse, y: torch.Tensor, weights: torch.Tensor, strength: float, start: torch.Tensor,
-          iterations: int = 25) -> torch.Tensor:
+          iterations: int = AT_FIRST) -> torch.Tensor:
     """L-BFGS on F weighted softmax regressions at once: mean weighted loss + strength / 2 * |w|^2 each.
 
     x (N, D) with about uncorrelated columns, y (N,), weights (F, N), start (F, D + 1, C) with the biases, which are not
@@ -262,6 +277,10 @@ def x_squares(x: torch.Tensor | Sparse) -> torch.Tensor:
     return x.squares if isinstance(x, Sparse) else x.square().mean(0)
 
 
+def _few(codes: np.ndarray) -> np.ndarray:
+    return np.sort(np.random.default_rng(0).permutation(len(codes))[:CHOOSE_ON])
+
+
 def _held_out(x: torch.Tensor | Sparse, w: torch.Tensor, held: np.ndarray) -> np.ndarray:
     out = np.full((held.shape[1], w.shape[2]), np.nan, np.float32)
     for mask, one in zip(held, w, strict=True):
@@ -279,8 +298,7 @@ def _score(logits: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
 
 
 def _csr(matrix: scipy.sparse.csr_matrix) -> torch.Tensor:
-    parts = [torch.from_numpy(part.astype(kind)) for part, kind in
-             ((matrix.indptr, np.int64), (matrix.indices, np.int64), (matrix.data, np.float32))]
+    rows, columns = (torch.from_numpy(part.astype(np.int64)) for part in (matrix.indptr, matrix.indices))
     with warnings.catch_warnings():  # torch calls its csr support a beta; two products are all that is needed
         warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_csr_tensor(*parts, size=matrix.shape)
+        return torch.sparse_csr_tensor(rows, columns, torch.from_numpy(matrix.data.astype(np.float32)), matrix.shape)
