@@ -172,12 +172,12 @@ def test_a_rival_by_labels_and_one_by_probabilities(photos, tmp_path):
 
 
 @pytest.mark.parametrize(("said", "error", "words"), [
-    ({"task": "image_clasification"}, PluginError, "did you mean 'image_classification'"),
+    ({"task": "image_clasification"}, PluginError, "[Dd]id you mean 'image_classification'"),
     ({"task": "text_classification"}, DataError, "do not suit"),
-    ({"start_from": "tiny-imag"}, BackboneError, "did you mean 'tiny-image'"),
+    ({"start_from": "tiny-imag"}, BackboneError, "[Dd]id you mean 'tiny-image'"),
     ({"minutes": 0}, RecipeError, "above 0"),
     ({"epochs": -1}, RecipeError, "from 0 to 1000"),
-    ({"learning_rat": 1}, RecipeError, "did you mean 'learning_rate'"),
+    ({"learning_rat": 1}, RecipeError, "[Dd]id you mean 'learning_rate'"),
     ({"baselines": "some"}, RecipeError, "default or all"),
 ])
 def test_mistakes_leave_nothing_behind(photos, tmp_path, said, error, words):

@@ -31,7 +31,7 @@ def test_seconds_and_openings_are_kept(tmp_path):
     with start(tmp_path / "r") as run:
         run.opened()
         run.save()
-        before = run.spent()
+        before = run.state["spent"]
     with start(tmp_path / "r", resume=True) as run:
         assert run.spent() >= before
         run.opened()
