@@ -228,7 +228,8 @@ def _fit_path(x: torch.Tensor | Sparse, codes: np.ndarray, held: np.ndarray, cla
             break
     assert best is not None
     loss, accuracy, strength, logits, start = best
-    if few is not None:  # the strength is known: once more with everything, from where the few led
+    if few is not None:  # once more with everything, from where the few led; one prior weighs less among more examples
+        strength *= len(few) / len(codes)
         w = solve(x, y, weights, strength, start, ONWARDS)
         logits = _held_out(x, w, held)
         (loss, accuracy), start = _score(logits, codes), w
