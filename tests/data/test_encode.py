@@ -96,6 +96,23 @@ def test_a_file_that_could_not_be_read_is_tried_again(mixed, tmp_path):
     assert list(encoded.problems) == [2]
 
 
+def test_a_file_that_is_there_but_cannot_be_read_is_tried_again(tmp_path):
+    class Locked(Counting):
+        locked = True
+
+        def read(self, index):
+            if self.locked and index == 1:
+                raise PermissionError(13, "Permission denied")
+            return super().read(index)
+
+    inputs = Locked(written(tmp_path / "in", photo(0), photo(1)).items)
+    encoded, _ = encode_images(inputs, size=32, fit="squash", cache=tmp_path / "cache")
+    assert encoded.problems == {1: "cannot be read (Permission denied)"}
+    inputs.locked = False
+    encoded, _ = encode_images(inputs, size=32, fit="squash", cache=tmp_path / "cache")
+    assert encoded.problems == {}
+
+
 @pytest.mark.parametrize(("sizes", "size", "fit", "store"), [
     ([(32, 32)] * 3, 224, "squash", (32, 32)),  # small images stay small
     ([(32, 32)] * 3, 32, "squash", (32, 32)),

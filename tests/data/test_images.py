@@ -280,6 +280,15 @@ def test_bombs_are_refused_in_seconds_and_without_the_memory(tmp_path):
     assert float(seconds) < 5
 
 
+@pytest.mark.parametrize("said", [{"lossless": True}, {"lossless": False}, {"exif": b"MM\0*\0\0\0\10\0\0"}])
+def test_the_size_of_a_webp_is_known_before_its_decoder_sees_it(said, monkeypatch):
+    """The decoder allocates its canvas on opening; here it would only find the file damaged."""
+    data = saved(picture(size=(48, 64)), "WEBP", **said)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    with pytest.raises(RefusedImage, match="64 x 48 pixels, more than"):
+        decode(data[:40], None)
+
+
 def test_the_caps_are_ours_and_not_a_global(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with warnings.catch_warnings():
