@@ -7,6 +7,7 @@ which it is judged against the others. The labels of the sealed test are not in 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -183,7 +184,8 @@ def fine_tuned(study: Study, plan: Plan, recipe: Recipe, name: str = "fine-tuned
     if probed:
         put_probe(head, study)
     views = ladder.views(twin, recipe)
-    train = ladder.examples(study.features, study.train, study.codes, plan.first, plan.cached, views)
+    some = np.random.default_rng(study.seed).permutation(study.train)[: math.ceil(plan.share * len(study.train))]
+    train = ladder.examples(study.features, np.sort(some), study.codes, plan.first, plan.cached, views)
     validation = ladder.examples(study.features, study.validation, study.codes, plan.first, plan.cached, 1)
     trainer = Trainer(twin, head, study.task, plan, recipe, seed=study.seed, train=train, validation=validation,
                       checkpoint=checkpoint, log=study.log, over=lambda: study.left() <= 0, progress=study.progress)

@@ -35,12 +35,13 @@ class Rung:
     words: str
 
 
-def epochs_wanted(examples: int) -> tuple[int, int]:
-    """(as many as do good, the fewest that are worth it) for a training set of that size."""
+def epochs_wanted(examples: int) -> tuple[int, float]:
+    """(as many as do good, the fewest that are worth it) for a training set of that size; of a very large one half an
+    epoch already is."""
     for below, wanted, least in ((1_000, 20, 6), (5_000, 12, 3), (20_000, 8, 2)):
         if examples < below:
             return wanted, least
-    return 10, 1
+    return 10, 0.5
 
 
 def rungs(backbone: Backbone, store: tuple[int, ...], recipe: Recipe) -> list[Rung]:
@@ -104,15 +105,16 @@ def decide(backbone: Backbone, task: Task, recipe: Recipe, *, features: Features
             raise RecipeError("mixup of token ids is not defined", fix="--mixup 0, or a smaller --depth")
         each = _time_step(backbone, task, recipe, rung, features, train, codes, classes)
         once = (features.seconds_per_example or 0.0) * len(train) * (views(backbone, recipe) if rung.cached else 0)
-        affordable = int((SHARE * seconds_left - once) / (each * steps))
-        tried.append(f"{rung.words}: {max(0, affordable)} epochs")
+        affordable = max(0.0, (SHARE * seconds_left - once) / (each * steps))
+        tried.append(f"{rung.words}: {affordable:.1f} epochs")
         if affordable >= least or recipe.epochs != "auto":
-            epochs = min(wanted, max(affordable, 1)) if recipe.epochs == "auto" else wanted
-            words = (f"{rung.words}, {epochs} epochs: {each * 1000:.0f} ms a step, {steps} steps an epoch, "
-                     f"{seconds_left:.0f} s left")
-            return Plan(rung.first, rung.size, epochs, base_rate(recipe, backbone.kind), rung.cached, balanced,
-                        words), words
-    return None, f"no fine-tuning: in {seconds_left:.0f} s one could do {'; '.join(tried)}, and {least} are needed"
+            epochs = min(wanted, max(int(affordable), 1)) if recipe.epochs == "auto" else wanted
+            share = min(1.0, affordable) if recipe.epochs == "auto" else 1.0
+            words = (f"{rung.words}, {epochs} epochs" + (f" of {share:.0%} of the examples" if share < 1 else "")
+                     + f": {each * 1000:.0f} ms a step, {steps} steps an epoch, {seconds_left:.0f} s left")
+            return Plan(rung.first, rung.size, epochs, base_rate(recipe, backbone.kind), rung.cached, balanced, words,
+                        share), words
+    return None, f"no fine-tuning: in {seconds_left:.0f} s one could do {'; '.join(tried)}, and {least:g} are needed"
 
 
 def is_balanced(recipe: Recipe, codes: np.ndarray) -> bool:

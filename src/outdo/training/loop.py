@@ -42,6 +42,7 @@ class Plan:
     cached: bool  # train from cached activations before block `first`
     balanced: bool  # weigh classes by inverse frequency
     words: str  # the decision, said aloud
+    share: float = 1.0  # of the training examples, where there is no time for all of them even once
 
 
 def base_rate(recipe: Recipe, kind: str) -> float:
