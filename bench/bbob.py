@@ -2,7 +2,8 @@
 
 Source: Hansen, Finck, Ros and Auger, "Real-parameter black-box optimization benchmarking 2009: noiseless functions
 definitions", INRIA report RR-6829. The offset f_opt is 0 here, so a value is the regret. Rotations, shifts and peaks
-are drawn from numpy's generator instead of COCO's own, hence "BBOB-like": values are not comparable with COCO's archive.
+are drawn from numpy's generator instead of COCO's own:
+values are "BBOB-like" and not comparable with COCO's archive.
 
     problem = Problem(15, dimension=5, instance=3);  problem(x)  # x of shape (5,)
 """
