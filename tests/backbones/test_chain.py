@@ -34,6 +34,22 @@ def test_a_stack_of_residual_blocks():
         assert blocks(Net(lambda net, x: net.body(x), body=body)) == [("body.0",), ("body.1",), ("body.2",)]
 
 
+def test_an_addition_in_place_ends_the_chain_inside_a_block():
+    """`y += x` leaves the tensor object the same: only its version tells that y is not what b gave."""
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.last = Residual(False), Residual(False), nn.ReLU()
+
+        def forward(self, x):
+            y = self.b(self.a(x))
+            y += x
+            return self.last(y)
+
+    body = nn.Sequential(*(Outer() for _ in range(3)))
+    assert blocks(Net(lambda net, x: net.body(x), body=body)) == [("body.0",), ("body.1",), ("body.2",)]
+
+
 def test_containers_inside_containers_are_opened():
     stage = [nn.Sequential(Residual(True), Residual(True)) for _ in range(2)]
     net = Net(lambda net, x: net.b(net.a(x)), a=stage[0], b=stage[1])

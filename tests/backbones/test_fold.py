@@ -119,6 +119,10 @@ def test_a_convolution_that_something_else_reads_is_left_alone():
     module = alive(Net(lambda net, x: net.norm(y := net.conv(x)) + net.other(y), conv=nn.Conv2d(3, 4, 3),
                        norm=nn.BatchNorm2d(4), other=nn.ReLU()))
     assert _fold.find_pairs(_chain.watch(module, torch.randn(1, 3, 8, 8))) == []
+    body = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))
+    both = Net(lambda net, x: net.rest.forward_features(net.body(x)), rest=module, body=alive(body))
+    found = _fold.find_pairs(_chain.watch(both, torch.randn(1, 3, 8, 8)))
+    assert found == [_fold.Pair("body.0", "body.1")], "the others fold all the same"
 
 
 def test_reading_that_no_hook_sees_is_found_by_the_numbers():
@@ -146,3 +150,9 @@ def test_the_follower_makes_a_new_copy_only_after_a_change():
     assert follower("bfloat16") == 4
     module.load_state_dict({k: v.clone() for k, v in module.state_dict().items()}, assign=True)
     assert follower("bfloat16") == 5
+
+
+def test_a_copied_follower_carries_no_fast_copy():
+    follower = _fold.Follower(nn.Linear(2, 2), lambda precision: precision)
+    follower("float32")
+    assert copy.deepcopy(follower)._runner is None
