@@ -126,6 +126,13 @@ def test_rows_are_cut_to_the_longest_text_of_the_batch(embedded):
     assert embedded.prepare(np.full((2, 64), -1, np.int32))["x"].shape == (2, 1)
 
 
+def test_what_is_padded_holds_the_models_own_padding_token():
+    model = transformers.AutoModel.from_config(CONFIGS["roberta"])
+    backbone = _text.TextBackbone("x", model, None, {"max_length": 32}, tokenise=None, padding=1,
+                                  pooling=_text.Pooling())
+    assert backbone.prepare(np.array([[5, 6, 7], [5, -1, -1]], np.int32))["x"].tolist() == [[5, 6, 7], [5, 1, 1]]
+
+
 # ── folders and names ────────────────────────────────────────────────────────────────────────────────────────────────
 
 

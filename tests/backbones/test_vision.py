@@ -77,10 +77,23 @@ def test_feature_sets_of_every_layout(name):
 
 
 def test_a_transformer_takes_images_of_other_sizes(tmp_path):
-    safetensors.torch.save_file(timm.create_model("test_vit").state_dict(), tmp_path / "model.safetensors")
-    backbone = vision.PLUGIN.load(f"test_vit.r160_in1k@{tmp_path}")
+    safetensors.torch.save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "model.safetensors")
+    backbone = vision.PLUGIN.load(f"vit_tiny_patch16_224.augreg_in21k_ft_in1k@{tmp_path}")
     rows = np.random.default_rng(0).integers(0, 256, (2, 160, 160, 3), dtype=np.uint8)
-    assert backbone.features(rows, 96)["last"].shape == backbone.features(rows)["last"].shape == (2, 64)
+    assert backbone.features(rows, 96)["last"].shape == backbone.features(rows)["last"].shape == (2, 192)
+
+
+def test_images_are_normalised_as_the_weights_want_them():
+    backbone = wrapped(timm.create_model("test_resnet", num_classes=7), 32)
+    backbone._preprocessing |= {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.25, 0.2]}
+    rows = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    expected = (torch.tensor(rows) / 255 - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([0.5, 0.25, 0.2])
+    x = backbone.prepare(rows)["x"]
+    torch.testing.assert_close(x, expected.permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert backbone.prepare(rows, 48)["x"].shape == (2, 3, 48, 48)
+    flat = np.full((1, 32, 32, 3), 51, np.uint8)  # 0.2, at any size
+    torch.testing.assert_close(backbone.prepare(flat, 20)["x"][0, 1], torch.zeros(20, 20), rtol=0, atol=1e-6)
 
 
 def test_a_network_that_is_no_chain_is_one_block():
