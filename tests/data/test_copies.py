@@ -97,6 +97,9 @@ def test_flat_images_are_never_near_copies():
     thumbs = np.stack([np.full((8, 8), level, np.uint8) for level in (0, 0, 3, 255, 255)])
     thumbs[1, 0, 0] = 6
     assert pairs_of(np.zeros(5, np.uint64), thumbs) == set()
+    fog = (128 + np.arange(64).reshape(8, 8) % 8 // 2).astype(np.uint8)  # a picture, but hardly any
+    assert pairs_of(np.zeros(2, np.uint64), np.stack([fog, fog])) == set()
+    assert pairs_of(np.zeros(2, np.uint64), np.stack([fog, fog]) * np.uint8(1) + (fog - 128) * np.uint8(9)) == {(0, 1)}
 
 
 def test_no_images_and_one():

@@ -33,15 +33,15 @@ def counts(codes, where):
     return np.bincount(codes[where], minlength=codes.max() + 1)
 
 
-@given(datasets(), st.integers(0, 5))
-def test_each_class_is_held_out_to_the_nearest_whole_example(data, seed):
+@given(datasets(), st.integers(0, 5), st.sampled_from([0.05, 0.2, 0.4]))
+def test_each_class_is_held_out_to_the_nearest_whole_example(data, seed, share):
     codes, split, _ = data
-    splits, _ = make_splits(codes, split, seed=seed)
+    splits, _ = make_splits(codes, split, seed=seed, validation=share, test=share)
     assert whole(splits, len(codes))
     left = counts(codes, np.arange(len(codes)))
     for held in (splits.test, splits.validation):
         got = counts(codes, held)
-        wanted = np.where(left >= 3, np.maximum(0.2 * left, 1), 0)
+        wanted = np.where(left >= 3, np.maximum(share * left, 1), 0)
         assert (np.abs(got - wanted) <= 0.5 + 1e-9).all(), (got, wanted)
         left = left - got
     assert (left >= 1).all(), "every class can be learned"
