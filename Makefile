@@ -14,8 +14,11 @@ test: .venv/ready
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
+# what needs no data of its own; `make bench SOURCE=photos/` adds a row of bench/RESULTS.md. A few minutes
 bench: .venv/ready
-	$(BIN)/python -m bench
+	$(BIN)/python bench/statistics.py --repetitions 200
+	$(BIN)/python bench/kills.py --kills 20
+	$(if $(SOURCE),$(BIN)/python bench/rows.py $(SOURCE) --minutes 2)
 
 clean:
 	rm -rf .venv build dist bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis
