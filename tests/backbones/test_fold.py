@@ -115,6 +115,22 @@ def test_the_convolutions_own_forward_runs():
         torch.testing.assert_close(_chain.forward_features(twin, trace.example), trace.output, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("normed", [True, False])
+def test_thin_strided_convolutions_of_the_image(normed):
+    """torch's own backward of these corrupts memory in channels-last order, so that only NCHW can be compared with."""
+    norm = nn.BatchNorm2d(8) if normed else nn.ReLU()
+    module = alive(Net(lambda net, x: net.norm(net.conv(x)), conv=nn.Conv2d(3, 8, 1, 2), norm=norm))
+    trace = _chain.watch(module, torch.randn(2, 3, 15, 16))
+    expected = gradients(module, trace.example)
+    with _fold.training(module, _fold.find_pairs(trace), "float32"):
+        assert module.conv.forward.__qualname__.startswith("conv_forward")
+        found = gradients(module, trace.example)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+    assert not _fold.is_thin(nn.Conv2d(64, 8, 1, 2))
+    assert not _fold.is_thin(nn.Conv2d(3, 8, 3, 2))
+
+
 def test_a_convolution_that_something_else_reads_is_left_alone():
     module = alive(Net(lambda net, x: net.norm(y := net.conv(x)) + net.other(y), conv=nn.Conv2d(3, 4, 3),
                        norm=nn.BatchNorm2d(4), other=nn.ReLU()))

@@ -76,6 +76,25 @@ def test_feature_sets_of_every_layout(name):
     torch.testing.assert_close((sets["classes"] ** 2).sum(1), torch.ones(2))
 
 
+@pytest.mark.parametrize(("name", "size"), [("dpn48b", 64), ("levit_128s", 224)])
+def test_classifiers_of_other_sorts(name, size):
+    """A convolution, and two linear ones whose answers are averaged."""
+    module = unrelated_weights(timm.create_model(name, num_classes=7))
+    backbone = wrapped(module, size)
+    rows = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    with torch.no_grad():
+        expected = module(backbone.prepare(rows)["x"]).softmax(1)
+    torch.testing.assert_close(backbone.features(rows)["classes"] ** 2, expected, rtol=1e-2, atol=1e-3)
+    heads = module.get_classifier()
+    owned = {id(p) for block in range(backbone.depth) for p in backbone.block_parameters(block)}
+    assert not owned & {id(p) for head in (heads if isinstance(heads, tuple) else (heads,)) for p in head.parameters()}
+
+
+def test_a_network_without_a_classifier_has_no_classes():
+    backbone = wrapped(timm.create_model("test_resnet", num_classes=0), 64)
+    assert set(backbone.feature_sets) == {"last", "pools"}
+
+
 def test_a_transformer_takes_images_of_other_sizes(tmp_path):
     safetensors.torch.save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "model.safetensors")
     backbone = vision.PLUGIN.load(f"vit_tiny_patch16_224.augreg_in21k_ft_in1k@{tmp_path}")

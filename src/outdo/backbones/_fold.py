@@ -108,8 +108,9 @@ def folding(module: nn.Module, pairs: list[Pair], low_on_cpu: bool = False) -> I
             paired.add(conv)
             put(conv, conv_forward(conv, norm, low_on_cpu))
             put(norm, after_norm(norm))
-        for conv in set(grouped(module)) - paired if low_on_cpu else ():
-            put(conv, conv_forward(conv, None, low_on_cpu))
+        for conv in (m for m in module.modules() if isinstance(m, nn.Conv2d) and m not in paired):
+            if is_thin(conv) or (low_on_cpu and conv.groups > 1):
+                put(conv, conv_forward(conv, None, low_on_cpu))
         yield
 
 
@@ -139,17 +140,13 @@ def out_of_place(module: nn.Module) -> Iterator[None]:
             activation.inplace = True
 
 
-def grouped(module: nn.Module) -> list[nn.Conv2d]:
-    return [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
-
-
 def conv_forward(conv: nn.Conv2d, norm: _BatchNorm | None, low_on_cpu: bool) -> Callable[..., torch.Tensor]:
     """The convolution's own forward with folded weights.
 
     `low_on_cpu` is for bfloat16 on a CPU, where the backward of grouped convolutions is many times slower than in
     float32 while that of all others gains: depthwise ones are substituted, others taken out of autocast.
     """
-    own: Callable[..., torch.Tensor] = type(conv).forward
+    own: Callable[..., torch.Tensor] = thin_forward if is_thin(conv) else type(conv).forward
     special = low_on_cpu and conv.groups > 1
 
     def forward(x: torch.Tensor) -> torch.Tensor:
@@ -164,6 +161,18 @@ def conv_forward(conv: nn.Conv2d, norm: _BatchNorm | None, low_on_cpu: bool) -> 
             return own(conv, x)
 
     return forward
+
+
+def is_thin(conv: nn.Conv2d) -> bool:
+    """A strided 1 x 1 convolution of the image itself, as RepVGG and FastViT have. In channels-last order the gradient
+    of its weight writes beyond its memory (torch 2.14 on a CPU): the process dies, or worse."""
+    return conv.in_channels < 4 and conv.kernel_size == (1, 1) and conv.stride != (1, 1) and conv.padding == (0, 0)
+
+
+def thin_forward(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """The same without a stride: the places that it would skip are left out beforehand."""
+    down, right = conv.stride
+    return nn.functional.conv2d(x[:, :, ::down, ::right], conv.weight, conv.bias, groups=conv.groups)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,7 @@ class ImageBackbone:
             return mine
 
         blocks = [claim(p for m in self.chain.block_modules(i) for p in m.parameters()) for i in range(self.depth)]
-        classifier = classifier_of(self.torch_module)
-        claim(classifier.parameters() if classifier is not None else [])
+        claim(classifier_parameters(self.torch_module))
         blocks[-1] += claim(pooling)
         if self.chain.blocks[0].opaque:
             blocks[0] += claim(self.torch_module.parameters())
@@ -141,9 +140,8 @@ class ImageBackbone:
                     means.append(spatial_mean(x))
             last = pooled(chain.module, x)
             sets = {"last": last, "pools": torch.cat(means, 1)}
-            classifier = classifier_of(chain.module)
-            if classifier is not None:
-                sets["classes"] = F.softmax(classifier(last).float(), 1).sqrt()
+            if chain.module.num_classes:
+                sets["classes"] = F.softmax(chain.module.forward_head(x).float(), 1).sqrt()  # type: ignore[operator]
         return {key: value.float() for key, value in sets.items()}
 
     def block_parameters(self, block: int) -> list[nn.Parameter]:
@@ -156,10 +154,11 @@ def resize(x: torch.Tensor, size: int, interpolation: str) -> torch.Tensor:
     return F.interpolate(x, (size, size), mode=mode, antialias=True, align_corners=False)
 
 
-def classifier_of(module: nn.Module) -> nn.Module | None:
-    """The pretrained classifier; None when the network has none (its place is held by an identity)."""
+def classifier_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Of the pretrained classifier, or classifiers where the network was distilled."""
     found = module.get_classifier()  # type: ignore[operator]
-    return found if isinstance(found, nn.Module) and any(True for _ in found.parameters()) else None
+    for classifier in found if isinstance(found, tuple) else (found,):
+        yield from classifier.parameters()
 
 
 def pooled(module: nn.Module, x: torch.Tensor) -> torch.Tensor:

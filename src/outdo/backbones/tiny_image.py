@@ -39,6 +39,8 @@ def network() -> Any:
     from torch import nn
 
     class Net(nn.Module):
+        num_classes = CLASSES
+
         def __init__(self) -> None:
             super().__init__()
             sizes = zip((3, *WIDTHS), WIDTHS, strict=False)
