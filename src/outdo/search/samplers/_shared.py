@@ -37,6 +37,7 @@ Numerical = FloatDistribution | IntDistribution
 USABLE = (TrialState.COMPLETE, TrialState.PRUNED)
 MODELLED = 300  # trials that the surrogate is fitted to, the best ones; fitting costs their third power
 FAMILIAR = 5  # trials of a branch from which on its values are taken from them alone
+UNSURE = 0.5  # scores by which a candidate a whole range away from every trial may turn out better than predicted
 NEAR = 1e-9  # numbers closer than this, as a share of their range, are the same value
 
 
@@ -273,7 +274,7 @@ def reflect(points: Floats) -> Floats:
 
 
 def screen(past: Past, candidates: Floats) -> Floats:
-    """Predicted scores (lower is better) of candidates, by interpolating the past.
+    """Scores (lower is better) that candidates may hope for: interpolated from the past, less the doubt far from it.
 
     Cubic radial basis functions with a linear tail (Gutmann, "A radial basis function method for global optimization",
     2001; Regis and Shoemaker, 2007). Breeding more than is tried, and trying the most promising: Rasheed and Hirsh,
@@ -290,7 +291,9 @@ def screen(past: Past, candidates: Floats) -> Floats:
     # The two small blocks keep it solvable with fewer trials than columns, and with equal points.
     matrix = np.block([[bumps / unit + 1e-3 * np.eye(n), tail], [tail.T, -1e-6 * np.eye(m)]])
     weights = np.linalg.solve(matrix, np.concatenate([scores, np.zeros(m)]))
-    return _distance(new, known) ** 3 / unit @ weights[:n] + new @ weights[n + 1 :] + weights[n]
+    apart = _distance(new, known)
+    predicted = apart**3 / unit @ weights[:n] + weights[n] + new @ weights[n + 1 :]
+    return predicted - UNSURE * apart.min(axis=1)
 
 
 def _coordinates(past: Past, candidates: Floats) -> tuple[Floats, Floats]:
