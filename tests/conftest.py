@@ -1,8 +1,12 @@
-"""For every test: a cache of its own, and no network."""
+"""For every test: a cache of its own, no network, and no deadline for properties: a loaded machine is no failure."""
 
 import socket
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(autouse=True, scope="session")

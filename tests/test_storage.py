@@ -57,7 +57,7 @@ def test_damaged_tensors(tmp_path):
         read_tensors(tmp_path / "none.safetensors")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(0, 30), max_size=8), max_size=6), st.randoms())
 def test_rows_are_found_again_by_key(tmp_path_factory, pieces, random):
     folder = tmp_path_factory.mktemp("rows")

@@ -46,7 +46,8 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
     Raises UserError (DataError, RecipeError, BackboneError, RunError) with one clear message, before anything is
     trained where that is possible. Ctrl-C leaves the best so far in the folder, and `resume` goes on.
     """
-    recipe = checked(Recipe(**choices), minutes, baselines)
+    check_said(minutes, baselines)
+    recipe = Recipe(**choices)
     runtime.prepare(recipe.allocator)
     dataset = data if isinstance(data, Dataset) else read(data)
     job = find_task(dataset, task)
@@ -101,13 +102,12 @@ class Log:
         self.seconds[name] = self.seconds.get(name, 0.0) + self.run.spent() - since
 
 
-def checked(recipe: Recipe, minutes: float, baselines: str) -> Recipe:
+def check_said(minutes: float, baselines: str) -> None:
     """Raises RecipeError for what no recipe choice covers."""
     if not (isinstance(minutes, int | float) and 0 < minutes < math.inf):
         raise RecipeError(f"minutes cannot be {minutes}", expected="a number above 0, such as 10 or 0.5")
     if baselines not in ("default", "all"):
         raise RecipeError(f"baselines cannot be '{baselines}'", expected="default or all")
-    return recipe
 
 
 def read(source: str | Path) -> Dataset:
@@ -210,16 +210,17 @@ def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], everything: b
     best = scored(say, study, "probe", c.better_probe(study))
     best = min((before, best), key=lambda t: c.loss_of(t.outputs, study.truth))
     facts["findings"] += suspects(study, best, facts["ids"])
-    kept(run, study, best)
+    kept(run, best)
     say.stage("probe", start)
 
     start, history = run.spent(), []
     plan = planned(run, say, study)
     if plan is not None:
-        tuned = c.fine_tuned(study, plan, study.recipe, checkpoint=run.folder / "checkpoint.safetensors")
+        blind = c.blind_probe(study, before)
+        tuned = c.fine_tuned(study, plan, study.recipe, start=blind, checkpoint=run.folder / "checkpoint.safetensors")
         history, tuned = tuned.history, c.with_words(study, tuned, best)
         best = min((best, scored(say, study, "fine-tune", tuned)), key=lambda t: c.loss_of(t.outputs, study.truth))
-        kept(run, study, best)
+        kept(run, best)
     say.stage("fit", start)
     if everything:
         others += dearer(say, study, plan)
@@ -238,7 +239,7 @@ def scored(say: Log, study: Any, rung: str, trained: Any) -> Any:
     return trained
 
 
-def kept(run: Run, study: Any, best: Any) -> None:
+def kept(run: Run, best: Any) -> None:
     """The best so far on disk: from now on an interruption leaves a model."""
     best.model.save(run.folder)
     run.save()
@@ -254,7 +255,7 @@ def planned(run: Run, say: Log, study: Any) -> Any:
     def decide() -> dict[str, Any]:
         plan, words = ladder.decide(study.backbone, study.task, study.recipe, features=study.features,
                                     train=study.train, codes=study.codes, classes=len(study.classes),
-                                    seconds_left=study.left(), seed=study.seed)
+                                    seconds_left=study.left())
         return {"plan": plan and asdict(plan), "words": words}
 
     decided = run.once("plan", decide)
@@ -278,7 +279,7 @@ def dearer(say: Log, study: Any, plan: Any) -> list[Any]:
     size = None if study.backbone.kind == "text" else study.backbone.preprocessing().get("train_size")
     base = asdict(plan) if plan else {"balanced": False, "words": ""}
     whole = Plan(**base | {"first": 0, "size": size, "epochs": 3, "learning_rate": 1e-4, "cached": False})
-    plain = c.fine_tuned(study, whole, usual, "plain full fine-tune")
+    plain = c.fine_tuned(study, whole, usual, "plain full fine-tune", start=None)
     return [scored(say, study, "baseline", trained) for trained in (scratch, plain)]
 
 

@@ -139,7 +139,7 @@ def test_a_phone_with_two_pictures_in_one_file():
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 40), st.integers(1, 40),
        st.sampled_from(["squash", "crop"]), st.sampled_from(["JPEG", "PNG"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(1, 1, 32, 32, "crop", "PNG")
 @example(1, 70, 32, 8, "crop", "JPEG")
 def test_any_size_comes_out_as_asked(high, wide, to_high, to_wide, fit, kind):
@@ -311,7 +311,7 @@ def test_polyglots_are_what_their_first_bytes_say():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @given(st.binary(max_size=300), st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]), st.integers(0, 400))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_bytes_overwritten_anywhere_never_raise_anything_else(noise, kind, where):
     data = bytearray(saved(picture(2, (20, 20)), kind))
     data[where : where + len(noise)] = noise

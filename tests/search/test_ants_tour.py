@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_tour():
     assert tours[0] == tours[1] != tours[2]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(3, 20), st.integers(0, 1000))
 def test_two_opt_ends_where_no_reversal_helps(n, seed):
     distance = random_distances(n, seed)

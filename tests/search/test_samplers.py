@@ -369,7 +369,7 @@ def test_what_left_the_range_is_unknown():
     assert encode(FloatDistribution(0, 4), np.array([1.0, 5.0])).tolist()[0] == 0.25
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.dictionaries(st.sampled_from("abcdef"), numbers | st.just(SPACE["head"]), min_size=1), st.integers(0, 99))
 @pytest.mark.parametrize("sampler", [AntColonySampler, GeneticSampler])
 def test_whatever_is_bred_lies_in_the_space(sampler, space, seed):

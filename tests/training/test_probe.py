@@ -41,7 +41,7 @@ def test_several_fits_at_once_are_the_fits_one_by_one():
     assert torch.allclose(together, alone, atol=2e-2)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(3, 40), st.integers(2, 60), st.integers(0, 5))
 def test_principal_axes_keep_scalar_products(n, d, seed):
     x = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)

@@ -98,6 +98,7 @@ class Trained:
     words: str
     history: list[dict[str, Any]] = field(default_factory=list)
     held_out: np.ndarray | None = None  # (len(known), C) where every known example has one
+    blind: probe.Linear | None = None  # a linear probe fitted without validation, where there was one
     features: Features | None = None  # its own, where they are not the study's
 
 
@@ -144,11 +145,11 @@ def better_probe(study: Study) -> Trained:
 def _probe(study: Study, name: str, tried: list[probe.Candidate]) -> Trained:
     fitted = probe.fit_linear(study.pooled(), study.codes[study.known], tried, study.held(), study.class_weights())
     assert isinstance(fitted.model, probe.Linear)
-    whole = not np.isnan(fitted.held_out).any()
+    whole, single = not np.isnan(fitted.held_out).any(), np.isnan(fitted.held_out[:, 0]).sum() == len(study.train)
     words = f"{' + '.join(fitted.model.sets)} features, strength {fitted.strength:.1g}"
     return Trained(study.model(name, [(1.0, fitted.model)]),
                    fitted.held_out[np.isin(study.known, study.validation)], words,
-                   held_out=fitted.held_out if whole else None)
+                   held_out=fitted.held_out if whole else None, blind=fitted.blind if single else None)
 
 
 def _blend(dense: np.ndarray, beside: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
@@ -173,16 +174,18 @@ def accuracy_of(outputs: np.ndarray, truth: np.ndarray) -> float:
 # ── fine-tuning ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fine_tuned(study: Study, plan: Plan, recipe: Recipe, name: str = "fine-tuned", *, probed: bool = True,
+def fine_tuned(study: Study, plan: Plan, recipe: Recipe, name: str = "fine-tuned", *, start: probe.Linear | None,
                checkpoint: Path | None = None) -> Trained:
-    """Head first, by a linear probe; then the blocks that `plan` names; then WiSE-FT on validation.
+    """Head first, from the linear probe `start`; then the blocks that `plan` names; then WiSE-FT on validation.
 
     That order keeps the first steps from tearing up pretrained features (LP-FT, Kumar et al. 2022).
     """
     twin = copy.deepcopy(study.backbone)
-    head = study.task.head(twin.width, len(study.classes)).to(next(twin.torch_module.parameters()).device)
-    if probed:
-        put_probe(head, study)
+    head: Any = study.task.head(twin.width, len(study.classes)).to(next(twin.torch_module.parameters()).device)
+    if start is not None:
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(start.weight.T.copy()))
+            head.bias.copy_(torch.from_numpy(start.bias))
     views = ladder.views(twin, recipe)
     some = np.random.default_rng(study.seed).permutation(study.train)[: math.ceil(plan.share * len(study.train))]
     train = ladder.examples(study.features, np.sort(some), study.codes, plan.first, plan.cached, views)
@@ -237,15 +240,16 @@ def with_words(study: Study, network: Trained, better: Trained) -> Trained:
                    words=f"{network.words}, and words with a share of {share:g}")
 
 
-def put_probe(head: Any, study: Study) -> None:
-    """A linear probe, fitted without validation, into a linear head of the same shape."""
-    last = {"last": study.pooled()["last"]}
-    held = np.isin(study.known, study.validation)[None]
+def blind_probe(study: Study, usual: Trained) -> probe.Linear:
+    """A linear probe that has not seen validation, so that what starts from it can be judged there: the one from which
+    `usual` was refitted, if it was chosen on validation alone, else a fit of its own."""
+    if usual.blind is not None:
+        return usual.blind
+    last, held = {"last": study.pooled()["last"]}, np.isin(study.known, study.validation)[None]
     fitted = probe.fit_linear(last, study.codes[study.known], [(("last",), "columns")], held, study.class_weights(),
                               refit=False)
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(fitted.model.weight.T.copy()))
-        head.bias.copy_(torch.from_numpy(fitted.model.bias))
+    assert fitted.blind is not None
+    return fitted.blind
 
 
 def from_scratch(study: Study, small: Backbone, encoded: Encoded, epochs: int) -> Trained:
@@ -254,5 +258,5 @@ def from_scratch(study: Study, small: Backbone, encoded: Encoded, epochs: int) -
     features = Features(small, encoded, None)
     own = replace(study, backbone=small, encoded=encoded, features=features, recipe=recipe, _pooled=None)
     plan = Plan(0, None, epochs, 3e-3, False, False, "from scratch")
-    trained = fine_tuned(own, plan, recipe, "small network from scratch", probed=False)
+    trained = fine_tuned(own, plan, recipe, "small network from scratch", start=None)
     return replace(trained, features=features)

@@ -85,7 +85,7 @@ def _asked(found: Sequence[Rung], depth: int, recipe: Recipe) -> list[Rung]:
 
 
 def decide(backbone: Backbone, task: Task, recipe: Recipe, *, features: Features, train: np.ndarray, codes: np.ndarray,
-           classes: int, seconds_left: float, seed: int) -> tuple[Plan | None, str]:
+           classes: int, seconds_left: float) -> tuple[Plan | None, str]:
     """(the fine-tune that fits into `seconds_left`, why), or None where the probe is the end of it.
 
     `train` are indices, `codes` (N,) all labels as codes. One step of each rung is timed until one fits.

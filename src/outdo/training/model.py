@@ -21,9 +21,6 @@ from outdo.storage import read_json, read_tensors, write_json, write_tensors
 from outdo.training.features import BATCH, Features
 from outdo.training.probe import Lexical, Linear
 
-Part = "Linear | Lexical | Neighbours | Constant | Network"
-BASE = 1e-9  # probabilities below it are not told apart
-
 
 @dataclass(frozen=True)
 class Constant:
@@ -91,7 +88,6 @@ class Model:
     temperature: float = 1.0
     size: int | None = None  # of the images that frozen features are taken from
     about: dict[str, Any] = field(default_factory=dict)
-    loads: Callable[[], Backbone] | None = None
 
     def outputs(self, encoded: Encoded, indices: np.ndarray, features: Features) -> np.ndarray:
         """(n, C) raw outputs; pooled features come from the cache that `features` keeps."""

@@ -60,6 +60,7 @@ class Fitted:
     """A probe and what was seen while choosing it."""
 
     model: Linear | Lexical
+    blind: Linear | None  # as `model`, but fitted without the held-out examples of the first row
     held_out: np.ndarray  # (N, C) float32 logits from fits that had not seen the example; NaN where none exist
     strength: float
     loss: float  # mean held-out negative log-likelihood
@@ -98,10 +99,9 @@ def candidates(widths: Mapping[str, int], examples: int = 0) -> list[Candidate]:
 
 def fit_linear(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Sequence[Candidate], held: np.ndarray,
                class_weights: np.ndarray | None = None, refit: bool = True) -> Fitted:
-    """The best of the candidates at its best strength, refitted on every example.
+    """The best of the candidates at its best strength, refitted on every example unless that is not wanted.
 
-    features: name -> (N, D) float32; codes (N,); held: (F, N) bool from `held_out_masks`; class_weights (C,). Without
-    `refit` the model has not seen the held-out examples of the first row either.
+    features: name -> (N, D) float32; codes (N,); held: (F, N) bool from `held_out_masks`; class_weights (C,).
     """
     strengths = STRENGTHS
     if len(codes) > CHOOSE_ON:
@@ -117,9 +117,14 @@ def fit_linear(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Seq
             best = fitted, names, scale, basis
     assert best is not None
     fitted, sets, (mean, spread), basis = best
+
+    def unfolded(axes: Linear) -> Linear:
+        w = (basis @ axes.weight) / spread[:, None]
+        return Linear(sets, w.astype(np.float32), (axes.bias - mean @ w).astype(np.float32))
+
     assert isinstance(fitted.model, Linear)
-    w = (basis @ fitted.model.weight) / spread[:, None]
-    return replace(fitted, model=Linear(sets, w.astype(np.float32), (fitted.model.bias - mean @ w).astype(np.float32)))
+    assert fitted.blind is not None
+    return replace(fitted, model=unfolded(fitted.model), blind=unfolded(fitted.blind))
 
 
 def _chosen_on_few(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Sequence[Candidate],
@@ -143,7 +148,7 @@ def fit_lexical(counts: scipy.sparse.csr_matrix, codes: np.ndarray, held: np.nda
     idf = (np.log((1 + counts.shape[0]) / (1 + seen)) + 1).astype(np.float32)
     x = tfidf(counts, idf)
     fitted = _fit_path(Sparse(x), codes, held, class_weights, STRENGTHS[8:])
-    return replace(fitted, model=Lexical(columns, idf, fitted.model.weight, fitted.model.bias))
+    return replace(fitted, model=Lexical(columns, idf, fitted.model.weight, fitted.model.bias), blind=None)
 
 
 def tfidf(counts: scipy.sparse.csr_matrix, idf: np.ndarray) -> scipy.sparse.csr_matrix:
@@ -233,10 +238,9 @@ def _fit_path(x: torch.Tensor | Sparse, codes: np.ndarray, held: np.ndarray, cla
         w = solve(x, y, weights, strength, start, ONWARDS)
         logits = _held_out(x, w, held)
         (loss, accuracy), start = _score(logits, codes), w
-    if refit:
-        start = solve(x, y, per_example[None], strength, start.mean(0, keepdim=True), ONWARDS)
-    final = start[0].numpy()
-    return Fitted(Linear((), final[:-1], final[-1]), logits, strength, loss, accuracy)
+    final = solve(x, y, per_example[None], strength, start.mean(0, keepdim=True), ONWARDS) if refit else start
+    model, blind = (Linear((), w[0, :-1].numpy(), w[0, -1].numpy()) for w in (final, start))
+    return Fitted(model, blind, logits, strength, loss, accuracy)
 
 
 def solve(x: torch.Tensor | Sparse, y: torch.Tensor, weights: torch.Tensor, strength: float, start: torch.Tensor,
