@@ -286,7 +286,7 @@ class Task(Protocol):
 
 # ── proof ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-Role = Literal["before", "after", "baseline", "rival"]
+Role = Literal["before", "after", "baseline", "rival", "seed"]  # seed: after once more, trained with another seed
 
 
 @dataclass(frozen=True)
@@ -328,11 +328,11 @@ class Runnable(Protocol):
         """(N, C) probabilities straight from files or texts: decoding and preprocessing included, nothing cached."""
         ...
 
-    def size_bytes(self) -> int:
-        """Weights as they lie on disk, backbone included."""
+    def size_bytes(self) -> int | None:
+        """Weights as they lie on disk, backbone included; None where they are not here, as behind an endpoint."""
         ...
 
-    def parameters(self) -> int: ...
+    def parameters(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -364,6 +364,7 @@ class Measurement:
     correct: np.ndarray | None = None  # (N,) bool
     samples: np.ndarray | None = None  # (R,)
     detail: Mapping[str, Any] = field(default_factory=dict)  # JSON: per class, curves, the machine
+    seeds: np.ndarray | None = None  # (S,) the figure of each training seed; `value` and `statistic` are their means
 
 
 class Axis(Protocol):
@@ -381,6 +382,49 @@ class Axis(Protocol):
 
 
 @dataclass(frozen=True)
+class Ground:
+    """What is known to a rival before it answers: examples to try it on, and the test without its labels."""
+
+    kind: Kind
+    classes: tuple[str, ...]
+    trial: TestSet  # of validation, never of the test; may be empty
+    ids: tuple[str, ...]  # of the test
+    inputs: Inputs  # of the test
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Somebody else's model. Its answers are in its own classes; `evaluation.rivals` brings them to ours by name."""
+
+    classes: tuple[str, ...]  # of its columns
+    answer: Callable[[Sequence[str], Inputs], np.ndarray]  # (ids, inputs) -> (N, K) probabilities or scores >= 0
+    remarks: tuple[str, ...] = ()  # what was found out or had to be supposed, in words
+    runs: bool = True  # False when it only knows answers by id, so that nothing can be timed or perturbed
+    named: bool = True  # False when the order of its classes was supposed
+    size_bytes: int | None = None
+    parameters: int | None = None
+
+
+class RivalSort(Protocol):
+    """Plug-in: one sort of rival."""
+
+    summary: str
+
+    def accepts(self, said: Any) -> bool:
+        """Cheap: looks at the type, the name, at most whether files are there."""
+        ...
+
+    def meet(self, said: Any, ground: Ground) -> Rival:
+        """Raises UserError when it is of this sort but cannot be asked. Never unpickles anything."""
+        ...
+
+    def example(self, folder: Path, ground: Ground) -> Any:
+        """Make a tiny rival of this sort that knows the classes of `ground` and can answer its test, and return what
+        `accepts` takes. The conformance suite meets it."""
+        ...
+
+
+@dataclass(frozen=True)
 class Choice:
     """One choice of a recipe. Flags, file keys and the search space are all read from it."""
 
@@ -393,6 +437,9 @@ class Choice:
     log: bool = False
     options: tuple[str, ...] = ()
     auto: bool = False  # "auto" is allowed: outdo decides from the data and the budget, and says what
+    search: tuple[Any, ...] = ()  # (low, high) or the options that a search tries unless told otherwise; (): none
+    step: float | None = None  # a search goes in such steps
+    needs: tuple[str, float] | None = None  # (another choice, the least of it from which on this one has an effect)
 
 
 def batches(n: int, size: int) -> Iterator[slice]:

@@ -19,6 +19,7 @@ FOLDERS = {
     "axes": ("axis", "evaluation.axes"),
     "samplers": ("sampler", "search.samplers"),
     "readers": ("reader", "data.readers"),
+    "rivals": ("sort of rival", "evaluation.rivals"),
 }
 
 

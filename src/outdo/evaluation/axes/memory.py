@@ -33,14 +33,14 @@ class Memory:
     tolerance = 0.1  # repeated measurements of one model differ by some per cent
 
     def measure(self, contestants: Sequence[Contestant], test: TestSet) -> dict[str, Measurement]:
-        models = runnable(contestants)
+        models = {name: model for name, model in runnable(contestants).items() if model.size_bytes() is not None}
         if not models or not len(test) or not measurable():
             return {}
         rises: dict[str, list[int]] = {name: [] for name in models}
         for _ in range(REPEATS):
             for name, model in models.items():
                 rises[name].append(working(model, test))
-        return {name: self._one(models[name].size_bytes(), rise) for name, rise in rises.items()}
+        return {name: self._one(models[name].size_bytes() or 0, rise) for name, rise in rises.items()}
 
     def _one(self, weights: int, rises: list[int]) -> Measurement:
         detail = {"weights": int(weights), "working": rises, "batch": BATCH, "machine": cpu_model()}

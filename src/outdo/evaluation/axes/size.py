@@ -15,8 +15,8 @@ class Size:
     tolerance = 0.01  # another head is not another size
 
     def measure(self, contestants: Sequence[Contestant], test: TestSet) -> dict[str, Measurement]:
-        return {c.name: Measurement(float(c.model.size_bytes()), 1, detail={"parameters": int(c.model.parameters())})
-                for c in contestants if c.model is not None}
+        return {c.name: Measurement(float(size), 1, detail={"parameters": c.model.parameters()})
+                for c in contestants if c.model is not None and (size := c.model.size_bytes()) is not None}
 
 
 PLUGIN = Size()

@@ -1,0 +1,142 @@
+"""Somebody else's models on our test: found by what they are, tried on validation, their classes matched by name.
+
+    find("theirs.onnx")                     the sort of rival that this is, before anything is read
+    meet({"theirs": "theirs.onnx"}, ground)  contestants with their answers on the test, whose labels nobody has seen
+
+One plug-in file for each sort. Nothing of a rival is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outdo import plugins
+from outdo.contracts import Contestant, Ground, Inputs, Predictions, Progress, Rival, RivalSort, TestSet
+from outdo.errors import DataError
+from outdo.evaluation.axes._helpers import confusion
+from outdo.evaluation.rivals._match import aligned, listed, matched, some_of
+
+TRIED = 100  # validation examples that a rival is tried on
+ALPHA = 0.05
+GAIN = 0.2  # what another order of the classes must add to the accuracy on validation to be worth a remark
+
+
+def named(against: Mapping[str, Any] | Sequence[Any] | str | Path) -> dict[str, Any]:
+    """Rivals by name; those that come without one are called by what was said. Raises DataError: the same one twice,
+    or one that is of no known sort."""
+    if isinstance(against, str | Path):
+        against = [against]
+    pairs = list(against.items()) if isinstance(against, Mapping) else [(_name(said), said) for said in against]
+    twice = next((name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i])), None)
+    if twice is not None:
+        raise DataError(f"the rival '{twice}' was named twice", fix="name it once")
+    for _, said in pairs:
+        find(said)
+    return dict(pairs)
+
+
+def find(said: Any) -> RivalSort:
+    """The sort of rival that `said` is. Raises DataError with the nearest name beside it."""
+    for sort in plugins.load_all("rivals").values():
+        if sort.accepts(said):
+            return sort  # type: ignore[no-any-return]
+    known = "; ".join(sort.summary for sort in plugins.load_all("rivals").values())
+    path = Path(said) if isinstance(said, str | Path) else None
+    if path is not None and not path.exists():
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, beside, n=1)
+        raise DataError(f"the rival {said} does not exist", expected=known,
+                        fix=f"did you mean '{path.parent / close[0]}'?" if close else "check the path")
+    raise DataError(f"the rival {said} is of no sort that outdo knows", expected=known)
+
+
+def meet(against: Mapping[str, Any], ground: Ground, progress: Progress | None = None) -> list[Contestant]:
+    """Every rival with its answers on the test. Raises UserError, naming the rival, for one that cannot be asked or
+    whose answers cannot be used."""
+    found = []
+    for done, (name, said) in enumerate(against.items()):
+        if progress:
+            progress("asking rivals", done, len(against))
+        found.append(contestant(name, find(said).meet(said, ground), ground))
+    if progress and against:
+        progress("asking rivals", len(against), len(against))
+    return found
+
+
+def contestant(name: str, rival: Rival, ground: Ground) -> Contestant:
+    """The rival in our classes, tried on validation where it runs; what was found out is in `about["remarks"]`."""
+    columns, remarks = matched(name, rival.classes, ground.classes)
+    model = Aligned(name, rival, columns, len(ground.classes)) if rival.runs else None
+    remarks = [*rival.remarks, *remarks]
+    if model is not None and len(ground.trial):
+        remarks += tried(model, rival, ground.trial)
+    answers = aligned(name, rival.answer(ground.ids, ground.inputs), columns, len(ground.classes), ground.ids)
+    return Contestant(name, "rival", Predictions(answers), model, {"remarks": remarks})
+
+
+class Aligned:
+    """A rival whose answers are in our classes; satisfies `contracts.Runnable`."""
+
+    def __init__(self, name: str, rival: Rival, columns: np.ndarray, classes: int) -> None:
+        self.name, self.rival, self.columns, self.classes = name, rival, columns, classes
+
+    def predict(self, inputs: Inputs) -> np.ndarray:
+        ids = [f"input {i + 1}" for i in range(len(inputs))]
+        return aligned(self.name, self.rival.answer(ids, inputs), self.columns, self.classes, ids)
+
+    def size_bytes(self) -> int | None:
+        return self.rival.size_bytes
+
+    def parameters(self) -> int | None:
+        return self.rival.parameters
+
+
+# ── on validation ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tried(model: Aligned, rival: Rival, trial: TestSet) -> list[str]:
+    """How well it answers validation, and whether that is what chance would give."""
+    trial = some_of(trial, TRIED)
+    answers = model.predict(trial.inputs).argmax(1)
+    right = float((answers == trial.codes).mean())
+    remarks = [f"answers {right:.0%} of {len(trial)} validation examples correctly"]
+    most = np.bincount(trial.codes, minlength=len(trial.classes))
+    if at_chance(int((answers == trial.codes).sum()), len(trial), most.max() / len(trial)):
+        remarks.append(f"no better than always '{trial.classes[int(most.argmax())]}', which would be right in "
+                       f"{most.max() / len(trial):.0%}: a wrong order of classes, colour order, scale or layout looks "
+                       "like this")
+    if not rival.named and (better := _reordered(answers, trial, right)):
+        remarks.append(better)
+    return remarks
+
+
+def at_chance(right: int, n: int, share: float) -> bool:
+    """Whether so many right answers of n are no evidence (exact binomial test) of more than the largest class's share;
+    with one class in the trial there is nothing to tell."""
+    from scipy.stats import binomtest
+
+    return share < 1 and float(binomtest(right, n, share, alternative="greater").pvalue) > ALPHA
+
+
+def _reordered(answers: np.ndarray, trial: TestSet, right: float) -> str:
+    """What to say when the supposed order of the classes fits far worse than another one."""
+    from scipy.optimize import linear_sum_assignment
+
+    table = confusion(trial.codes, answers, len(trial.classes))  # rows the truth, columns the answer
+    truth, answer = linear_sum_assignment(-table)
+    best = table[truth, answer].sum() / len(trial)
+    if best < right + GAIN:
+        return ""
+    order = [trial.classes[truth[list(answer).index(i)]] for i in range(len(trial.classes))]
+    return (f"with its classes in the order {listed(order)} it would be right in {best:.0%}: if that is its order, say "
+            f"classes={','.join(order)}" if len(order) <= 20 else
+            f"with its classes in another order it would be right in {best:.0%}: say classes=FILE in its order")
+
+
+def _name(said: Any) -> str:
+    return str(said) if isinstance(said, str | Path) else type(said).__name__
