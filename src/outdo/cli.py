@@ -32,6 +32,8 @@ HELP = f"""\
     outdo compare RUN_A RUN_B     two finished runs on the same sealed test
     outdo report RUN              a finished run's report again
     outdo predict RUN INPUT...    what a finished run's model answers
+    outdo serve BUNDLE...         answer over HTTP, with a page; several bundles by name
+    outdo keys add NAME           API keys of a server: add, revoke, list
     outdo list [KIND]             tasks, backbones, axes, samplers, readers, recipe choices
 
 SOURCE is a folder with a folder of images for each class (train/, val/ and test/ above them if you like), the same in
@@ -40,6 +42,7 @@ a zip, or a CSV, TSV, JSON Lines or Parquet table. `outdo COMMAND --help` says m
 
 # optional library -> the extra that brings it
 EXTRAS = dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "scipy", "sklearn", "pyarrow"), "train")
+EXTRAS |= dict.fromkeys(("starlette", "uvicorn", "httptools", "prometheus_client"), "serve")
 EXTRAS |= {"transformers": "text", "tokenizers": "text", "optuna": "search"}
 
 
@@ -202,6 +205,58 @@ def predict_flags(parser: Parser) -> None:
     json_flag(parser, "the answers as JSON, with the probability of every class")
 
 
+def serve(args: argparse.Namespace) -> None:
+    """Answer over HTTP: POST /predict, the Open Inference Protocol, metrics, and a page for people. SIGTERM finishes
+    what was begun and ends; SIGHUP opens the bundles again."""
+    from outdo.serving.keys import KeyFile
+    from outdo.serving.server import Address, serve
+
+    serve(args.bundles, Address(args.host, args.port, args.certificate, args.private_key),
+          keys=args.keys and KeyFile(args.keys), without_keys=args.without_keys, rate=args.rate,
+          challenger=args.challenger, share=args.share, shadow=args.shadow, deadline=args.deadline, queue=args.queue)
+
+
+def serve_flags(parser: Parser) -> None:
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="what `outdo export` wrote")
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, metavar="P", help="port to listen on (default: 8000)")
+    parser.add_argument("--keys", type=Path, metavar="FILE", help="ask for a key of this file, see `outdo keys`")
+    parser.add_argument("--without-keys", action="store_true", help="answer anybody on an address that others reach")
+    parser.add_argument("--rate", type=positive, metavar="N", help="inputs a second for each key, or each address")
+    parser.add_argument("--challenger", type=Path, metavar="BUNDLE", help="a newer bundle of the same name")
+    parser.add_argument("--share", type=fraction, default=0.0, metavar="S", help="of requests that it answers, 0 to 1")
+    parser.add_argument("--shadow", type=Path, metavar="LOG", help="it answers nobody; both answers are written to LOG")
+    parser.add_argument("--deadline", type=positive, default=10.0, metavar="S",
+                        help="seconds after which a request is refused rather than answered (default: 10)")
+    parser.add_argument("--queue", type=int, default=256, metavar="N", help="inputs that may wait (default: 256)")
+    parser.add_argument("--certificate", type=Path, metavar="PEM", help="serve HTTPS with this certificate (chain)")
+    parser.add_argument("--private-key", type=Path, metavar="PEM", help="the certificate's private key")
+
+
+def keys(args: argparse.Namespace) -> None:
+    """The API keys that `outdo serve --keys FILE` asks for. A new key is printed once; the file holds its hash."""
+    from outdo.serving.keys import KeyFile
+
+    file = KeyFile(args.file)
+    if args.action != "list" and args.name is None:
+        raise UserError(f"`outdo keys {args.action}` needs a name", fix=f"outdo keys {args.action} NAME")
+    if args.action == "add":
+        show(file.add(args.name, args.rate))
+    elif args.action == "revoke":
+        file.revoke(args.name)
+    elif found := file.list():
+        rows = [(key.name, key.created, f"{key.rate:g} inputs/s" if key.rate else "") for key in found]
+        show("\n".join(table(rows)))
+
+
+def keys_flags(parser: Parser) -> None:
+    parser.add_argument("action", choices=("add", "revoke", "list"), metavar="ACTION", help="add, revoke or list")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="whose key it is")
+    parser.add_argument("--file", type=Path, default=Path("outdo-keys.json"), metavar="FILE",
+                        help="the key file (default: outdo-keys.json)")
+    parser.add_argument("--rate", type=positive, metavar="N", help="inputs a second, for this key alone")
+
+
 def list_(args: argparse.Namespace) -> None:
     """What there is to choose from: the plug-ins of a kind, or the choices of a recipe with their defaults."""
     kinds = [args.kind] if args.kind else [*plugins.FOLDERS, "recipe"]
@@ -226,6 +281,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], Callable[[Parser
     "compare": (compare, compare_flags),
     "report": (report, report_flags),
     "predict": (predict, predict_flags),
+    "serve": (serve, serve_flags),
+    "keys": (keys, keys_flags),
     "list": (list_, list_flags),
 }
 
@@ -238,6 +295,20 @@ def source_flags(parser: Parser) -> None:
     for column, what in (("input", "the text, image path or image"), ("label", "the label"),
                          ("group", "what must not be split: patient, product")):
         parser.add_argument(f"--{column}-column", metavar="NAME", help=f"the table's column of {what}")
+
+
+def positive(said: str) -> float:
+    value = float(said)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {said}")
+    return value
+
+
+def fraction(said: str) -> float:
+    value = float(said)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, found {said}")
+    return value
 
 
 def columns(args: argparse.Namespace) -> dict[str, Any]:

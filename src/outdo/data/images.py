@@ -70,6 +70,12 @@ def decode(data: bytes, size: tuple[int, int] | None, fit: Fit = "squash") -> np
         return fitted(upright(data, size), size, fit)
 
 
+def dimensions(data: bytes) -> tuple[int, int]:
+    """(width, height) as the header has them, before any pixel is decoded. Raises RefusedImage."""
+    with refusing():
+        return _open(data).size
+
+
 def looks_like_image(head: bytes) -> bool:
     """Whether a file that begins so (12 bytes suffice) is of a format that `decode` tries."""
     return _opener(head) is not None

@@ -1,0 +1,1 @@
+"""A bundle over HTTP: an own batcher, the Open Inference Protocol, a page. One process, no torch."""
