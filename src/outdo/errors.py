@@ -7,6 +7,7 @@
     │   ├── PluginError      no task, axis, sampler, backbone or reader of that name
     │   ├── BackboneError    pretrained weights that are missing, unreachable or not the ones expected
     │   ├── RunError         a run folder that is missing, taken, in use, unfinished or damaged
+    │   ├── BundleError      a bundle that is missing, damaged, changed since it was made, or not signed by your key
     │   └── MissingExtra     an optional library is not installed: says which `pip install` brings it
     └── Interrupted          Ctrl-C: what was best so far is on disk; exit code 130
 """
@@ -59,6 +60,10 @@ class BackboneError(UserError):
 
 class RunError(UserError):
     """A run folder that is missing, taken, in use, unfinished or damaged."""
+
+
+class BundleError(UserError):
+    """A bundle that is missing, damaged, changed since it was made, or not signed by your key."""
 
 
 class MissingExtra(UserError):

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from outdo.errors import DataError, Interrupted, RecipeError, RunError
 from outdo.recipe import Recipe
 from outdo.runs import Run, next_folder
 from outdo.storage import cache_folder, evict, write_json
+
+if TYPE_CHECKING:
+    from outdo.deploy.predictor import BundlePredictor
 
 VALIDATION, ENOUGH_VALIDATION = 0.2, 5_000  # the share of training held out to choose by, and how many are enough
 SMALL_NETWORKS = {"image": "tiny-image", "text": "tiny-text"}  # what is trained from scratch with --baselines all
@@ -428,8 +431,21 @@ class Predictor:
         return [{"input": str(name), **answer} for name, answer in zip(given, answers, strict=True)]
 
 
-def load(run: str | Path) -> Predictor:
-    """The best model of a run, finished or interrupted. Raises RunError and BackboneError."""
+def load(path: str | Path) -> Predictor | BundlePredictor:
+    """The best model of a run, finished or interrupted; or a bundle, which needs no torch.
+
+    Raises RunError, BackboneError and BundleError.
+    """
+    from outdo.deploy.bundle import Bundle, is_bundle
+
+    if is_bundle(path):
+        from outdo.deploy.predictor import BundlePredictor
+
+        return BundlePredictor(Bundle.open(path))
+    return load_run(path)
+
+
+def load_run(run: str | Path) -> Predictor:
     from outdo import backbones
     from outdo.training.model import Model
 

@@ -17,9 +17,9 @@ from outdo import runtime
 from outdo.backbones import _augment, _fold
 from outdo.backbones._layers import Layers, example, find_layers
 from outdo.contracts import Encoded, Inputs, Kind, Origin, Precision, Progress, State
+from outdo.data.ngrams import BUCKETS, hashed
 
 LAYERS = 3  # how many of the last layers "pools" looks at
-BUCKETS = 2**16  # V of `lexical`
 Tokenise = Callable[[Sequence[str]], list[list[int]]]
 
 
@@ -146,18 +146,7 @@ class TextBackbone:
 
 
 def hashed_counts(rows: np.ndarray) -> scipy.sparse.csr_matrix:
-    """(N, BUCKETS) float32 counts of single tokens and of pairs of neighbours, hashed (Weinberger et al. 2009)."""
-    ids = np.asarray(rows).astype(np.uint64)
-    here = np.asarray(rows) >= 0
-    pairs = here[:, 1:] & here[:, :-1]
-    pair_ids = (ids[:, :-1][pairs] + np.uint64(1)) << np.uint64(32) | ids[:, 1:][pairs]
-    hashes = [bucket(ids[here]), bucket(pair_ids)]
-    owners = [np.nonzero(here)[0], np.nonzero(pairs)[0]]
-    columns, owner = np.concatenate(hashes), np.concatenate(owners)
-    ones = np.ones(len(columns), np.float32)
-    return scipy.sparse.csr_matrix((ones, (owner, columns)), shape=(len(ids), BUCKETS))  # doubles are summed
-
-
-def bucket(keys: np.ndarray) -> np.ndarray:
-    """uint64 keys to their bucket: the high bits of a multiplication by 2**64 / golden ratio (Knuth)."""
-    return ((keys * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(48)).astype(np.int64)
+    """(N, BUCKETS) float32 counts of single tokens and of pairs of neighbours, hashed."""
+    owners, buckets = hashed(rows)
+    ones = np.ones(len(buckets), np.float32)
+    return scipy.sparse.csr_matrix((ones, (owners, buckets)), shape=(len(rows), BUCKETS))  # doubles are summed
