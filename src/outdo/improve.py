@@ -202,6 +202,7 @@ def feature_size(backbone: Any, encoded: Any, recipe: Recipe) -> int | None:
 def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], everything: bool
             ) -> tuple[Any, Any, list[Any], list[dict[str, Any]]]:
     """(before, after, baselines, training curve): the best on validation, which is on disk from the first rung on."""
+    from outdo.evaluation import calibration  # noqa: F401 (here, so that loading scipy is not taken for training)
     from outdo.training import contestants as c
 
     start = run.spent()
@@ -212,7 +213,7 @@ def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], everything: b
     others = [scored(say, study, "baseline", make(study)) for make in (c.majority, c.neighbours)]
     best = scored(say, study, "probe", c.better_probe(study))
     best = min((before, best), key=lambda t: c.loss_of(t.outputs, study.truth))
-    facts["findings"] += suspects(study, best, facts["ids"])
+    probed = best
     kept(run, best)
     say.stage("probe", start)
 
@@ -227,6 +228,7 @@ def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], everything: b
     say.stage("fit", start)
     if everything:
         others += dearer(say, study, plan)
+    facts["findings"] += suspects(study, probed, facts["ids"])
     study.let_go()
     say("choice", f"{best.model.name}: the least loss on validation", c.accuracy_of(best.outputs, study.truth))
     return before, named_apart(best, before), others, history

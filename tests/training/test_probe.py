@@ -21,7 +21,7 @@ def cloud(n, d, classes, seed=0):
 def test_the_optimum_is_scikit_learns(n, d, classes):
     x, codes = cloud(n, d, classes)
     x = x - x.mean(0)
-    ours = probe.solve(torch.from_numpy(x), torch.from_numpy(codes), torch.ones(1, n), 0.1,
+    ours = probe.solve(probe.Dense(x), torch.from_numpy(codes), torch.ones(1, n), 0.1,
                        torch.zeros(1, d + 1, classes), iterations=500)[0].numpy()
     # of two classes scikit-learn penalises one weight vector w, the softmax w / 2 and -w / 2: half as much
     penalty = 0.05 if classes == 2 else 0.1
@@ -35,7 +35,7 @@ def test_several_fits_at_once_are_the_fits_one_by_one():
     x, codes = cloud(90, 6, 3)
     weights = (torch.rand(4, 90, generator=torch.Generator().manual_seed(0)) > 0.3).float()
     start = torch.zeros(4, 7, 3)
-    args = torch.from_numpy(x), torch.from_numpy(codes)
+    args = probe.Dense(x), torch.from_numpy(codes)
     together = probe.solve(*args, weights, 0.05, start, iterations=300)
     alone = torch.cat([probe.solve(*args, weights[i : i + 1], 0.05, start[:1], iterations=300) for i in range(4)])
     assert torch.allclose(together, alone, atol=2e-2)
@@ -105,3 +105,27 @@ def test_tfidf_rows_have_length_one():
     counts = scipy.sparse.csr_matrix(np.array([[1, 0, 2], [0, 0, 0], [3, 1, 1]]))
     x = probe.tfidf(counts, np.array([1.0, 2.0, 0.5], np.float32)).toarray()
     assert np.linalg.norm(x, axis=1) == pytest.approx([1, 0, 1])
+
+
+@given(st.integers(0, 99), st.booleans())
+def test_folds_deal_every_class_evenly_and_keep_groups_together(seed, grouped):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 3, 60)
+    groups = rng.integers(0, 30, 60).astype(str) if grouped else None
+    fold = probe.dealt(codes, groups, 4, seed)
+    if groups is None:
+        counts = np.array([np.bincount(codes[fold == f], minlength=3) for f in range(4)])
+        assert (counts.max(0) - counts.min(0) <= 1).all()
+    else:
+        assert all(len(set(fold[groups == g])) == 1 for g in set(groups))
+    assert set(fold) == {0, 1, 2, 3}
+
+
+def test_a_candidate_is_fitted_once():
+    x, codes = cloud(150, 8, 3)
+    held = probe.held_out_masks(codes, np.arange(150) % 5 == 0, None, 0)
+    known = {}
+    first = probe.fit_linear({"x": x}, codes, [(("x",), "columns")], held, known=known)
+    probe.fit_linear({"x": x}, codes, [(("x",), "columns"), (("x",), "blocks")], held, known=known)
+    assert known[(("x",), "columns")] is first
+    assert len(known) == 2

@@ -126,7 +126,7 @@ class _Images:
     def fill(self, store: tuple[int, int], only: tuple[int, int] | None = None) -> bool:
         """Decode what is not in the stores yet; False, early, when an image is not of the `only` size."""
         pixels, about = self._stores(store)
-        missing = [i for i in np.flatnonzero(about.find(self.keys) < 0) if i not in self.problems]
+        missing = self._missing(pixels, about)
         with ThreadPoolExecutor(THREADS) as pool:
             for part in batches(len(missing), min(BATCH, max(1, BATCH_BYTES // pixels.row_bytes))):
                 seen = list(pool.map(partial(_see, self.inputs, size=store, fit=self._fit(store)), missing[part]))
@@ -137,6 +137,14 @@ class _Images:
                 if self.progress:
                     self.progress("reading images", len(self.keys) - len(missing) + part.stop, len(self.keys))
         return True
+
+    def _missing(self, pixels: RowStore, about: RowStore) -> list[int]:
+        """Images that are not there whole: a power failure may keep what was written last and lose what came first."""
+        lost, seen = pixels.find(self.keys) < 0, about.find(self.keys)
+        refused = lost & (seen >= 0)
+        refused[refused] = about.read(seen[refused])["reason"] != b""
+        whole = (seen >= 0) & (refused | ~lost)
+        return [int(i) for i in np.flatnonzero(~whole) if i not in self.problems]
 
     def encoded(self, store: tuple[int, int]) -> Encoded:
         pixels, about = self._stores(store)

@@ -6,6 +6,7 @@ Guo et al. 2017, "On Calibration of Modern Neural Networks". It changes no answe
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 COLDEST, HOTTEST = 0.05, 20.0
 DOUBT = 0.5  # standard deviation of log T before any example is seen
@@ -18,8 +19,6 @@ def fit_temperature(logits: np.ndarray, codes: np.ndarray) -> float:
     example or two. Without it the few validation examples of a small data set, all of them right, would ask for total
     confidence, and every mistake on new examples would cost dearly.
     """
-    from scipy.optimize import minimize_scalar
-
     if not len(codes):
         return 1.0
     logits = np.asarray(logits, np.float64)

@@ -49,6 +49,7 @@ class Study:
     left: Callable[[], float] = lambda: float("inf")  # seconds of the budget
     progress: Progress | None = None
     _pooled: dict[str, np.ndarray] | None = field(default=None, repr=False)
+    _fits: dict[probe.Candidate, probe.Fitted] = field(default_factory=dict, repr=False)
 
     @property
     def known(self) -> np.ndarray:
@@ -143,7 +144,8 @@ def better_probe(study: Study) -> Trained:
 
 
 def _probe(study: Study, name: str, tried: list[probe.Candidate]) -> Trained:
-    fitted = probe.fit_linear(study.pooled(), study.codes[study.known], tried, study.held(), study.class_weights())
+    fitted = probe.fit_linear(study.pooled(), study.codes[study.known], tried, study.held(), study.class_weights(),
+                              known=study._fits)
     assert isinstance(fitted.model, probe.Linear)
     whole, single = not np.isnan(fitted.held_out).any(), np.isnan(fitted.held_out[:, 0]).sum() == len(study.train)
     words = f"{' + '.join(fitted.model.sets)} features, strength {fitted.strength:.1g}"
@@ -256,7 +258,7 @@ def from_scratch(study: Study, small: Backbone, encoded: Encoded, epochs: int) -
     """A small network with random weights, trained whole on the same examples: what pretraining is worth."""
     recipe = Recipe(learning_rate=3e-3, layer_decay=1.0, interpolation=1.0, label_smoothing=0.0)
     features = Features(small, encoded, None)
-    own = replace(study, backbone=small, encoded=encoded, features=features, recipe=recipe, _pooled=None)
+    own = replace(study, backbone=small, encoded=encoded, features=features, recipe=recipe, _pooled=None, _fits={})
     plan = Plan(0, None, epochs, 3e-3, False, False, "from scratch")
     trained = fine_tuned(own, plan, recipe, "small network from scratch", start=None)
     return replace(trained, features=features)

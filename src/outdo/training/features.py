@@ -11,6 +11,7 @@ import hashlib
 import json
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from outdo import runtime
 from outdo.contracts import Backbone, Encoded, Progress, Rows, State, batches
 from outdo.storage import RowStore
 
 # Batches are the same whatever is there already, and the last one is filled up: a row's bits must not depend on what
 # was computed with it, or a run that was interrupted half way could not end in the same weights.
 BATCH = {"image": 64, "text": 128}
+VARIANTS = (0.5, 1.0)  # strengths of augmentation of the views from 2 on
 Check = Callable[[], None]
 
 
@@ -68,6 +71,37 @@ class Features:
 
         rows = self._filled(f"cut {cut} view {view}", layout, indices, compute)
         return Activations(dict(zip(probe, rows, strict=True)))
+
+    def cascade(self, cuts: Sequence[int], indices: np.ndarray, view: int = 0) -> dict[int, Activations]:
+        """`activations` before each of `cuts` (ascending), and under the backbone's depth the pooled output, all from
+        one forward pass. Views from 2 on are random variants of images, stronger by the view: see VARIANTS."""
+        def states(rows: np.ndarray) -> dict[tuple[int, str], torch.Tensor]:
+            found: dict[tuple[int, str], torch.Tensor] = {}
+            with torch.no_grad():
+                state, at = self.backbone.prepare(self._variant(rows, view), self.size), 0
+                for cut in (*cuts, self.backbone.depth):
+                    state, at = self.backbone.run(state, at, cut), cut
+                    kept = state if cut < self.backbone.depth else {"x": self.backbone.pool(state)}
+                    wide = "mask" in kept
+                    found |= {(cut, k): _widened(v, rows.shape[1]) if wide else v for k, v in kept.items()}
+            return found
+
+        probe = states(self.encoded.rows[indices[:1]])
+        layout = [(tuple(value.shape[1:]), _stored_as(value)) for value in probe.values()]
+        stored = self._filled(f"cuts {list(cuts)} view {view}", layout, indices,
+                              lambda rows: [_to_disk(value) for value in states(rows).values()])
+        rows = dict(zip(probe, stored, strict=True))
+        return {cut: Activations({name: r for (at, name), r in rows.items() if at == cut})
+                for cut in (*cuts, self.backbone.depth)}
+
+    def _variant(self, rows: np.ndarray, view: int) -> torch.Tensor:
+        """View 0 as it is, 1 mirrored; the others drawn from the content of each row, so that batches do not matter."""
+        batch = torch.from_numpy(rows)
+        if view < 2:
+            return batch.flip(2) if view else batch
+        drawn = [self.backbone.augment(row[None], VARIANTS[view - 2],
+                                       runtime.generator(view, zlib.crc32(row.numpy().tobytes()))) for row in batch]
+        return torch.cat(drawn)
 
     def _state(self, rows: np.ndarray, cut: int, view: int) -> State:
         batch = torch.from_numpy(rows)
