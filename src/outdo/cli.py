@@ -29,12 +29,13 @@ HELP = f"""\
     outdo demo                    handwritten digits, against scikit-learn's own example: two minutes, no download
     outdo check SOURCE            what is in the data, and what is wrong with it
     outdo improve SOURCE          fine-tune, compare on a sealed test set, end in a verdict
-    outdo compare RUN_A RUN_B     two finished runs on the same sealed test
-    outdo report RUN              a finished run's report again
+    outdo compare A B [C ...]     runs, bundles, ONNX files, endpoints, tables of predictions, on one test; the gate
+    outdo report RUN              a finished run's report again; --verify recomputes it
+    outdo reproduce RUN           make a run again, and say what agrees
     outdo predict RUN INPUT...    what a finished run's model answers
     outdo serve BUNDLE...         answer over HTTP, with a page; several bundles by name
     outdo keys add NAME           API keys of a server: add, revoke, list
-    outdo list [KIND]             tasks, backbones, axes, samplers, readers, recipe choices
+    outdo list [KIND]             tasks, backbones, axes, samplers, readers, rivals, recipe choices
 
 SOURCE is a folder with a folder of images for each class (train/, val/ and test/ above them if you like), the same in
 a zip, or a CSV, TSV, JSON Lines or Parquet table. `outdo COMMAND --help` says more.
@@ -74,11 +75,10 @@ def run(argv: list[str]) -> int:
         show(f"outdo {outdo.__version__}")
         return 0
     command, args = parse(argv)
-    command(args)
-    return 0
+    return command(args) or 0
 
 
-def parse(argv: Sequence[str]) -> tuple[Callable[[argparse.Namespace], None], argparse.Namespace]:
+def parse(argv: Sequence[str]) -> tuple[Callable[[argparse.Namespace], int | None], argparse.Namespace]:
     """(the command's function, what it is called with). Only that command's flags are put together."""
     if argv[0] not in COMMANDS:
         raise UserError(f"unknown command '{argv[0]}'", fix=nearest(argv[0], COMMANDS))
@@ -124,13 +124,18 @@ def improve(args: argparse.Namespace) -> None:
     from outdo.recipe import NAMES, Recipe
 
     recipe = Recipe(**{name: value for name in NAMES if (value := getattr(args, name)) is not None})
+    if args.against:
+        from outdo.evaluation import rivals
+
+        rivals.named(args.against)
     if args.task is not None:  # a typing error is cheapest before the data are read
         plugins.load("tasks", args.task)
     with Bar(sys.stderr) as bar:
         data = outdo.read(args.source, **columns(args))
         result = outdo.improve(
             data, task=args.task, start_from=args.start_from, minutes=args.minutes, seed=args.seed, out=args.out,
-            resume=args.resume, baselines=args.baselines, progress=bar, **recipe.said,
+            resume=args.resume, baselines=args.baselines, against=args.against, seeds=args.seeds, margin=args.margin,
+            progress=bar, **recipe.said,
         )
     show_result(result, args.json)
 
@@ -148,6 +153,11 @@ def improve_flags(parser: Parser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
     parser.add_argument("--baselines", choices=("default", "all"), default="default",
                         help="all: also a small network from scratch and the plain full fine-tune")
+    parser.add_argument("--against", action="append", default=[], metavar="R", help="a rival, asked about the same "
+                        "test: a run, a bundle, model.onnx, a URL, predictions.csv; may be repeated")
+    parser.add_argument("--seeds", type=int, default=1, metavar="K",
+                        help="train K times in that time and judge the mean (default: 1)")
+    margin_flag(parser)
     json_flag(parser)
     group = parser.add_argument_group("recipe choices", "good as they are; `auto` is decided from data and time")
     for choice in CHOICES:
@@ -155,21 +165,68 @@ def improve_flags(parser: Parser) -> None:
         group.add_argument(flag(choice.name), metavar="V", help=text.replace("%", "%%"))
 
 
-def compare(args: argparse.Namespace) -> None:
-    """Two finished runs, paired on the same sealed test: is B better than A, and by how much?"""
-    show_report(outdo.compare(args.run_a, args.run_b), args.json)
+def compare(args: argparse.Namespace) -> int:
+    """A against B (and B against each C), paired on the same examples. Each is a run's folder, a bundle, model.onnx,
+    the URL of an endpoint or predictions.csv. With --require: exit code 0 to promote B, 1 not to."""
+    from outdo import runtime
+
+    runtime.prepare()
+    first, second, *more = args.contestants
+    with Bar(sys.stderr) as bar:
+        found = outdo.compare(first, second, *more, data=args.data, margin=args.margin, require=args.require,
+                              out=args.out, progress=bar)
+    show_report(found, args.json)
+    if args.out and not args.json:
+        show(f"\nreport: {args.out / 'report.html'}")
+    return int(not found.as_json().get("gate", {"promote": True})["promote"])
 
 
 def compare_flags(parser: Parser) -> None:
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a run's folder: what you had")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="a run's folder: what may be better")
+    parser.usage = "%(prog)s A B [C ...] [--data SOURCE] [--require REQUIREMENT] [--margin M] [--out DIR] [--json]"
+    parser.add_argument("contestants", nargs="+", action=AtLeastTwo, metavar="A B", help="what you had, and what may "
+                        "be better; options of model.onnx stand after a ?")
+    parser.add_argument("--data", type=Path, metavar="SOURCE", help="examples to compare them on (default: the test of "
+                        "the first run among them)")
+    parser.add_argument("--require", action="append", default=[], metavar="REQ",
+                        help="'accuracy: better', 'worst class: not worse', 'latency: not worse than 5 %%'; may be "
+                        "repeated")
+    margin_flag(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder for the report and its page")
     json_flag(parser)
 
 
-def report(args: argparse.Namespace) -> None:
+def margin_flag(parser: Parser) -> None:
+    parser.add_argument("--margin", type=float, metavar="M", help="differences within it count as equivalent: 0.02 is "
+                        "2 points of accuracy, or 2 %% of a time")
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    """Make a finished run again from its stored plan, and say whether weights, predictions and figures agree. Exit
+    code 0 when they do, 1 when not."""
+    from outdo.reproduce import reproduce
+
+    with Bar(sys.stderr) as bar:
+        found = reproduce(args.run, out=args.out, progress=bar)
+    show(json.dumps(found.as_json(), indent=1) if args.json else str(found))
+    return int(not found.agrees)
+
+
+def reproduce_flags(parser: Parser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the new run's folder (default: one beside RUN)")
+    json_flag(parser, "what agrees, as JSON")
+
+
+def report(args: argparse.Namespace) -> int:
     """Show the report of a finished run again."""
     from outdo.evaluation.report import Report
 
+    if args.verify:
+        from outdo.evaluation.verify import verify
+
+        found = verify(args.run)
+        show(str(found))
+        return int(bool(found.wrong))
     show_report(Report.read(args.run), as_json=False)
     page = args.run / "report.html"
     show(f"\nreport: {page}")
@@ -177,11 +234,14 @@ def report(args: argparse.Namespace) -> None:
         import webbrowser
 
         webbrowser.open(page.resolve().as_uri())
+    return 0
 
 
 def report_flags(parser: Parser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     parser.add_argument("--open", action="store_true", help="open the page in a browser too")
+    parser.add_argument("--verify", action="store_true", help="recompute every figure from the stored predictions "
+                        "instead; exit code 1 when one differs")
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -274,12 +334,13 @@ def list_flags(parser: Parser) -> None:
                         help=", ".join([*plugins.FOLDERS, "recipe"]))
 
 
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], Callable[[Parser], None]]] = {
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], Callable[[Parser], None]]] = {
     "demo": (demo, demo_flags),
     "check": (check, check_flags),
     "improve": (improve, improve_flags),
     "compare": (compare, compare_flags),
     "report": (report, report_flags),
+    "reproduce": (reproduce, reproduce_flags),
     "predict": (predict, predict_flags),
     "serve": (serve, serve_flags),
     "keys": (keys, keys_flags),
@@ -379,6 +440,13 @@ def recipe_lines() -> list[str]:
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+class AtLeastTwo(argparse.Action):
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        if len(values) < 2:
+            parser.error(f"only one contestant, '{values[0]}': name two or more")
+        setattr(namespace, self.dest, values)
 
 
 class Parser(argparse.ArgumentParser):

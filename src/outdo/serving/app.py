@@ -29,7 +29,7 @@ from outdo.serving.batcher import Batcher, Busy
 from outdo.serving.forms import check, read_inputs
 from outdo.serving.gate import Gate
 from outdo.serving.keys import KeyFile
-from outdo.serving.limits import Bodies, Limits
+from outdo.serving.limits import Bodies, Limits, off_loop
 from outdo.serving.models import Models, Predictor, Served
 from outdo.serving.telemetry import Log, Metrics, ShadowLog
 
@@ -122,8 +122,8 @@ class Routes:
         """The Open Inference Protocol."""
         served = self.served(request)
         async with self.service.bodies.read(request) as body:
-            asked = protocol.read_request(body, request.headers.get(protocol.LENGTH), served.champion.kind,
-                                          self.service.limits)
+            asked = await off_loop(len(body), protocol.read_request, body, request.headers.get(protocol.LENGTH),
+                                   served.champion.kind, self.service.limits)
             model, probabilities = await self.answer(request, served, asked.inputs, asked.pixels)
         values = protocol.values_of(probabilities, model.classes, model.threshold)
         answer, length = protocol.write_answer(asked, model.name, model.version, values)

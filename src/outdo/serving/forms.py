@@ -11,7 +11,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from outdo.data.images import RefusedImage, dimensions
 from outdo.errors import DataError
-from outdo.serving.limits import Limits, parse_json
+from outdo.serving.limits import Limits, off_loop, parse_json
 
 
 async def read_inputs(body: bytes, headers: Mapping[str, str], kind: str, limits: Limits) -> Sequence[bytes | str]:
@@ -22,7 +22,7 @@ async def read_inputs(body: bytes, headers: Mapping[str, str], kind: str, limits
     elif kind == "text":
         if media != "application/json":
             raise HTTPException(415, "texts are sent as JSON, {\"text\": \"...\"} or {\"texts\": [...]}, or as a form")
-        inputs = _texts(parse_json(body, limits.depth))
+        inputs = _texts(await off_loop(len(body), parse_json, body, limits.depth))
     else:
         if media in ("application/json", "application/x-www-form-urlencoded") or media.startswith("text/"):
             raise HTTPException(415, "an image is sent as it is, as image/jpeg or the like, or as a file of a form")

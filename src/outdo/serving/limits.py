@@ -80,6 +80,8 @@ def _announced(request: Request) -> int:
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+LONG = 64 << 10  # bytes of JSON that take more than a millisecond or so
+
 # A string, closed or not: possessive, so that hostile quotes cost linear time
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 
@@ -95,12 +97,17 @@ def parse_json(body: bytes, depth: int) -> Any:
         raise HTTPException(400, f"the body is not JSON ({reason})") from None
 
 
+async def off_loop(size: int, function: Callable[..., Any], *args: Any) -> Any:
+    """What takes long for `size` bytes is done in a thread: nobody else shall wait for it."""
+    return await asyncio.to_thread(function, *args) if size > LONG else function(*args)
+
+
 def json_depth(body: bytes) -> int:
     """How deep brackets nest, without parsing: a parser would recurse."""
     bare = np.frombuffer(_STRING.sub(b"", body), np.uint8)
-    opens = np.isin(bare, np.frombuffer(b"[{", np.uint8)).astype(np.int64)
-    closes = np.isin(bare, np.frombuffer(b"]}", np.uint8))
-    return int(np.cumsum(opens - closes).max(initial=0))
+    brackets = bare[np.isin(bare, np.frombuffer(b"[]{}", np.uint8))]
+    steps = np.where(np.isin(brackets, np.frombuffer(b"[{", np.uint8)), 1, -1)
+    return int(np.cumsum(steps).max(initial=0))
 
 
 def _no_such_number(name: str) -> float:
