@@ -68,7 +68,7 @@ def test_improve_passes_on_what_was_said_and_nothing_else(calls):
     assert calls[0][1:] == ((Path("photos"),), {"input_column": None, "label_column": "species", "group_column": None})
     assert calls[1][1:] == (("the data",), {
         "task": "image_classification", "start_from": "tiny", "minutes": 0.5, "seed": 7, "out": Path("runs/x"),
-        "resume": True, "baselines": "all", "epochs": 3, "learning_rate": 0.001, "optimiser": "sgd"})
+        "resume": True, "baselines": "all", "against": [], "seeds": 1, "margin": None, "epochs": 3, "learning_rate": 0.001, "optimiser": "sgd"})
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda c: c.name)
@@ -104,7 +104,7 @@ def test_json_is_alone_on_stdout(calls, capsys, line):
 
 def test_compare_takes_two_runs(calls, capsys):
     assert cli.main(["compare", "runs/a", "runs/b"]) == 0
-    assert calls[-1] == ("compare", (Path("runs/a"), Path("runs/b")), {})
+    assert calls[-1] == ("compare", ("runs/a", "runs/b"), {"data": None, "margin": None, "require": [], "out": None})
     assert "verdict: better" in capsys.readouterr().out
 
 
@@ -176,7 +176,7 @@ def test_list_without_a_kind_lists_all_kinds(capsys):
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if line.endswith(":")] == [
-        "tasks:", "backbones:", "axes:", "samplers:", "readers:", "recipe:"]
+        "tasks:", "backbones:", "axes:", "samplers:", "readers:", "rivals:", "recipe:"]
 
 
 def test_a_file_name_that_is_not_text_can_be_printed():

@@ -8,6 +8,7 @@ from PIL import Image
 
 import outdo
 from outdo.errors import BackboneError, DataError, Interrupted, PluginError, RecipeError, RunError
+from outdo.evaluation import predictions
 from outdo.evaluation import report as reporting
 from pictures import saved
 
@@ -95,9 +96,9 @@ def test_the_run_predicts(run, photos):
 
 
 def test_the_stored_model_answers_as_in_the_report(run, photos):
-    test, predictions = outdo.improve.__globals__["read_predictions"](run.folder)
+    test, contestants = predictions.read(run.folder)
     answers = outdo.load(run.folder).predict([photos / name for name in test.ids])
-    stored = predictions.probabilities
+    stored = predictions.of_role(contestants, "after").predictions.probabilities
     given = np.array([[a["probabilities"][c] for c in test.classes] for a in answers])
     assert np.allclose(given, stored, atol=2e-3)
 

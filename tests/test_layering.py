@@ -11,7 +11,8 @@ ROOT = Path(outdo.__file__).parent
 # a unit may import units before its group, and those before it in its own group
 GROUPS = [
     ["errors"], ["progress", "contracts", "recipe", "plugins", "runtime"], ["storage", "runs", "data"], ["training"],
-    ["backbones", "tasks", "search", "evaluation", "deploy"], ["serving", "scale"], ["improve"], ["applications"],
+    ["backbones", "tasks", "search", "deploy", "evaluation"], ["serving", "scale"], ["improve"],
+    ["proof", "reproduce"], ["applications"],
     ["__init__", "demo", "cli", "__main__"],
 ]
 ORDER = [unit for group in GROUPS for unit in group]

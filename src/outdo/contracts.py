@@ -80,6 +80,7 @@ class Dataset:
     groups: np.ndarray | None = None  # (N,) str: examples of one group never stand on both sides of a split
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # every other column, for slices
     findings: tuple[Finding, ...] = ()  # what reading skipped or had to decide
+    read_with: Mapping[str, str] = field(default_factory=dict)  # columns that were said, to read it the same way again
 
     @property
     def kind(self) -> Kind:
@@ -214,6 +215,11 @@ class Backbone(Protocol):
 
     def features(self, rows: np.ndarray | torch.Tensor, size: int | None = None) -> dict[str, torch.Tensor]:
         """Every feature set of a batch from one forward: name -> (N, width) float32."""
+        ...
+
+    def exportable(self, rows: tuple[int, int] | None, size: int | None = None) -> torch.nn.Module:
+        """For an export to ONNX: a module from raw rows to `features`, in float32, by operations that ONNX has. `rows`
+        is the (H, W) of images, None for texts."""
         ...
 
     def lexical(self, rows: np.ndarray) -> scipy.sparse.csr_matrix | None:

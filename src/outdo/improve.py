@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from outdo import plugins, runtime
-from outdo.contracts import SPLITS, Contestant, Dataset, Finding, Predictions, Progress, Task, TestSet, fingerprint
+from outdo.contracts import SPLITS, Contestant, Dataset, Finding, Ground, Progress, Task, TestSet, fingerprint
 from outdo.errors import DataError, Interrupted, RecipeError, RunError
 from outdo.recipe import Recipe
 from outdo.runs import Run, next_folder
@@ -40,30 +40,36 @@ class Result:
 
 def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: str | None = None,
             minutes: float = 10.0, seed: int = 0, out: Path | str | None = None, resume: bool = False,
-            baselines: str = "default", against: Mapping[str, Any] | None = None, progress: Progress | None = None,
-            **choices: Any) -> Result:
+            baselines: str = "default", against: Mapping[str, Any] | Sequence[Any] = (), seeds: int = 1,
+            margin: float | None = None, progress: Progress | None = None, **choices: Any) -> Result:
     """Fine-tune a pretrained model on labelled examples and show by how much it beats what you had.
 
-    `minutes` is the time for training; `choices` are those of the recipe (`outdo list recipe`). `against` holds rivals
-    by name: anything fitted that has `predict(inputs)` giving labels, or `predict_proba(inputs)`, and `classes_`.
+    `minutes` is the time for training; `choices` are those of the recipe (`outdo list recipe`). `against` holds rivals,
+    by name where they are given one: folders, files and URLs (`outdo list rivals`), or anything fitted that has
+    `predict(inputs)` giving labels, or `predict_proba(inputs)` and `classes_`. `seeds` is how often to train in that
+    time, to judge the mean; differences within `margin` count as equivalent.
     Raises UserError (DataError, RecipeError, BackboneError, RunError) with one clear message, before anything is
     trained where that is possible. Ctrl-C leaves the best so far in the folder, and `resume` goes on.
     """
-    check_said(minutes, baselines)
+    check_said(minutes, baselines, seeds, margin)
+    rivals = known_rivals(against)
     recipe = Recipe(**choices)
     runtime.prepare(recipe.allocator)
     dataset = data if isinstance(data, Dataset) else read(data)
     job = find_task(dataset, task)
     folder = Path(out) if out is not None else next_folder(dataset.source, resume)
     settings = {"source": dataset.source, "task": job.name, "start_from": start_from, "seed": seed, "minutes": minutes,
-                "baselines": baselines, "recipe": recipe.said}
+                "baselines": baselines, "recipe": recipe.said, "seeds": seeds, "margin": margin,
+                "against": {name: str(said) for name, said in rivals.items()}, "read_with": dict(dataset.read_with)}
     with interruptible(folder), Run.going(folder, settings, resume) as run:
         say = Log(run, progress)
-        study, sealed, facts = prepared(run, say, dataset, job, recipe, start_from, seed, minutes)
+        study, sealed, facts = prepared(run, say, dataset, job, recipe, start_from, seed, minutes / seeds)
+        met = meeting(study, rivals, facts)
         before, after, others, history = climbed(run, say, study, facts, everything=baselines == "all")
+        again = [reseeded(run, say, study, seed + i, minutes / seeds) for i in range(1, seeds)]
         test = sealed.open(run.opened)
-        contestants = answering(study, test, before, after, others, against or {}, facts)
-        report = judged(run, say, study, test, contestants, facts, history)
+        contestants = [*answering(study, before, after, others, again, facts), *met]
+        report = judged(run, say, study, test, contestants, facts, history, margin)
         run.finish()
     evict(cache_folder())
     return Result(report, folder, after.model)
@@ -105,12 +111,23 @@ class Log:
         self.seconds[name] = self.seconds.get(name, 0.0) + self.run.spent() - since
 
 
-def check_said(minutes: float, baselines: str) -> None:
+def check_said(minutes: float, baselines: str, seeds: int, margin: float | None) -> None:
     """Raises RecipeError for what no recipe choice covers."""
+    from outdo.evaluation.comparison import check_margin
+
+    check_margin(margin)
+    if type(seeds) is not int or not 1 <= seeds <= 100:
+        raise RecipeError(f"seeds cannot be {seeds}", expected="how often to train, from 1 to 100")
     if not (isinstance(minutes, int | float) and 0 < minutes < math.inf):
         raise RecipeError(f"minutes cannot be {minutes}", expected="a number above 0, such as 10 or 0.5")
     if baselines not in ("default", "all"):
         raise RecipeError(f"baselines cannot be '{baselines}'", expected="default or all")
+
+
+def known_rivals(against: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    from outdo.evaluation import rivals
+
+    return rivals.named(against)
 
 
 def read(source: str | Path) -> Dataset:
@@ -157,6 +174,11 @@ def prepared(run: Run, say: Log, data: Dataset, task: Task, recipe: Recipe, star
     data, encoded, splits = cleaned.data, cleaned.encoded, cleaned.splits
     stored = run.once("splits", lambda: splits.as_json(data.ids))
     splits = type(splits).from_json(stored, data.ids)
+    for part in ("validation", "test"):
+        if not len(getattr(splits, part)):
+            raise DataError(f"nothing can be held out for {part}", expected="a class of five or more examples",
+                            found=f"{len(data)} examples in {len(cleaned.targets.classes)} classes",
+                            fix="add examples, or declare a split")
     for finding in cleaned.findings:
         say("check", f"{finding.check}: {finding.message} ({finding.count})")
     say.stage("check", start)
@@ -295,74 +317,88 @@ def named_apart(best: Any, before: Any) -> Any:
     return replace(best, model=replace(best.model, name=f"{best.model.name} (not outdone)"))
 
 
+def reseeded(run: Run, say: Log, study: Any, seed: int, minutes: float) -> Any:
+    """What the same recipe and splits give with another training seed, under a name of its own."""
+    from outdo.training import contestants as c
+
+    start = run.spent()
+    again = replace(study, seed=seed, left=runtime.Budget(minutes, start).left, _fits={})
+    before, best = c.linear_probe(again), c.better_probe(again)
+    best = min((before, best), key=lambda t: c.loss_of(t.outputs, again.truth))
+    plan = planned(run, say, again)
+    if plan is not None:
+        tuned = c.fine_tuned(again, plan, again.recipe, start=c.blind_probe(again, before))
+        best = min((best, c.with_words(again, tuned, best)), key=lambda t: c.loss_of(t.outputs, again.truth))
+    again.let_go()
+    best = scored(say, again, f"seed {seed}", best)
+    say.stage("other seeds", start)
+    return replace(best, model=replace(best.model, name=f"{best.model.name}, seed {seed}"))
+
+
 # ── the proof ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def answering(study: Any, test: TestSet, before: Any, after: Any, others: Sequence[Any], against: Mapping[str, Any],
+def meeting(study: Any, rivals: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Contestant]:
+    """Rivals with their answers on the test's inputs. They are asked before anything is trained, so that one that
+    fails costs no training; no label of the test is known yet."""
+    from outdo.evaluation import rivals as sorts
+
+    validation, test, ids = study.validation, facts["test"], facts["ids"]
+    trial = TestSet(tuple(ids[i] for i in validation), study.inputs.take(validation), study.truth, study.classes)
+    ground = Ground(study.backbone.kind, study.classes, trial, tuple(ids[i] for i in test), study.inputs.take(test))
+    return sorts.meet(rivals, ground, study.progress)
+
+
+def answering(study: Any, before: Any, after: Any, others: Sequence[Any], again: Sequence[Any],
               facts: Mapping[str, Any]) -> list[Contestant]:
-    """Everybody's answers on the test, in roles."""
+    """The answers of ours on the test, in roles."""
+    from outdo.evaluation.predictions import stored
 
     def own(trained: Any, role: Any) -> Contestant:
         features = trained.features or study.features
         outputs = trained.model.outputs(features.encoded, facts["test"], features)
-        answers = Predictions(trained.model.probabilities(outputs))
-        return Contestant(trained.model.name, role, answers, trained.model, {"words": trained.words})
+        return Contestant(trained.model.name, role, stored(trained.model.probabilities(outputs)),
+                          None if role == "seed" else trained.model, {"words": trained.words})
 
-    rivals = [Contestant(name, "rival", Predictions(asked(rival, test.inputs, test.classes, name)))
-              for name, rival in against.items()]
-    return [own(before, "before"), own(after, "after"), *(own(one, "baseline") for one in others), *rivals]
-
-
-def asked(rival: Any, inputs: Any, classes: Sequence[str], name: str) -> np.ndarray:
-    """(N, C) probabilities of a fitted scikit-learn-like object, its classes matched to ours by name.
-
-    Raises DataError: no `predict`, the wrong number of answers, or an answer that is none of our classes.
-    """
-    where = {label: i for i, label in enumerate(classes)}
-    out = np.zeros((len(inputs), len(classes)))
-    if hasattr(rival, "predict_proba"):
-        given, names = np.asarray(rival.predict_proba(inputs), float), [str(label) for label in rival.classes_]
-        known = [j for j, label in enumerate(names) if label in where]
-        out[:, [where[names[j]] for j in known]] = given[:, known]
-        total = out.sum(1, keepdims=True)
-        return np.where(total > 0, out / np.maximum(total, 1e-12), 1 / len(classes))
-    if not hasattr(rival, "predict"):
-        raise DataError(f"the rival '{name}' cannot be asked", expected="an object with predict or predict_proba")
-    labels = [str(label) for label in rival.predict(inputs)]
-    strange = sorted(set(labels) - set(where))
-    if len(labels) != len(inputs) or strange:
-        raise DataError(f"the rival '{name}' does not answer this test", expected=f"{len(inputs)} of our labels",
-                        found=f"{len(labels)} answers" + (f", such as '{strange[0]}'" if strange else ""))
-    out[np.arange(len(labels)), [where[label] for label in labels]] = 1.0
-    return out
+    return [own(before, "before"), own(after, "after"), *(own(one, "baseline") for one in others),
+            *(own(one, "seed") for one in again)]
 
 
 def judged(run: Run, say: Log, study: Any, test: TestSet, contestants: list[Contestant], facts: Mapping[str, Any],
-           history: list[dict[str, Any]]) -> Any:
+           history: list[dict[str, Any]], margin: float | None) -> Any:
     """Measure, compare, write: predictions, then the report, then the page."""
-    from outdo.evaluation import page, report
+    from outdo.evaluation import page, predictions, report, seeds, wear
 
     start = run.spent()
-    write_predictions(run.folder / "predictions.parquet", test, contestants)
+    predictions.write(run.folder, test, contestants)
+    after, again = predictions.of_role(contestants, "after"), [c for c in contestants if c.role == "seed"]
+    seen = wear.fingerprint(test)
+    models = wear.record(seen, [after.predictions], "improve")
     measured = report.measure_all(contestants, test, progress=say.progress)
+    measured = seeds.pooled(measured, after.name, [c.name for c in again])
     say.stage("judge", start)
     context = {
         "task": study.task.name, "seed": study.seed, "seconds": say.seconds, "machine": runtime.machine(),
-        "recipe": dict(study.recipe), "curve": history, "ladder": say.ladder, "notes": notes(study),
+        "recipe": dict(study.recipe), "curve": history, "ladder": say.ladder, "notes": notes(study, len(again)),
         "data": {"source": facts["source"], "fingerprint": facts["fingerprint"], "n": facts["n"],
-                 "test_opened": run.state["test_opened"], "findings": [f.as_json() for f in facts["findings"]]},
+                 "test_opened": run.state["test_opened"], "test_fingerprint": seen, "test_judged": models,
+                 "findings": [f.as_json() for f in facts["findings"]]},
     }
-    content = report.build(contestants, test, measured, context, headline=study.task.metric)
+    content = report.build(contestants, test, measured, context, headline=study.task.metric, margin=margin)
     page.write_page(run.folder / "report.html", content, shown(content, test))
     write_json(run.folder / report.FILE, content)
     return report.Report(content)
 
 
-def notes(study: Any) -> list[str]:
+def notes(study: Any, again: int) -> list[str]:
     """What a reader of the report has to know about how it was made."""
     backbone = study.backbone
     said = [f"pretrained weights: {backbone.name} from {backbone.origin.weights}, licence "
             f"{backbone.origin.licence or 'not stated'}, sha256 {backbone.origin.sha256[:16]}"]
+    if again:
+        said.append(f"figures that rest on answers are means over {1 + again} training seeds ({study.seed} to "
+                    f"{study.seed + again}) on the same splits, with the variance between them in the intervals; the "
+                    f"model kept, its flips and its times are those of seed {study.seed}")
     if study.left() <= 0:
         said.append("the time was used up before training had ended: the best so far was judged")
     return said
@@ -391,26 +427,6 @@ def suspects(study: Any, best: Any, ids: Sequence[str]) -> list[Finding]:
     probabilities = study.task.decode(outputs, best.model.temperature)
     found = suspect_labels(probabilities, study.codes[known], [ids[i] for i in known], study.classes)
     return [found] if found.count else []
-
-
-def write_predictions(path: Path, test: TestSet, contestants: Sequence[Contestant]) -> None:
-    """Parquet: id, label, and for each contestant the probabilities in the order of the classes."""
-    import json
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from outdo.storage import replacing
-
-    names = [name.encode("utf-8", "backslashreplace").decode() for name in test.ids]  # Parquet takes no other text
-    columns: dict[str, Any] = {"id": names, "label": [test.classes[c] for c in test.codes]}
-    for one in contestants:
-        flat = pa.array(one.predictions.probabilities.astype(np.float32).ravel())
-        columns[one.name] = pa.FixedSizeListArray.from_arrays(flat, len(test.classes))
-    about = {"classes": list(test.classes), "roles": {c.name: c.role for c in contestants}}
-    table = pa.table(columns).replace_schema_metadata({"outdo": json.dumps(about)})
-    with replacing(path) as draft:
-        pq.write_table(table, draft)
 
 
 # ── afterwards ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -456,63 +472,3 @@ def load_run(run: str | Path) -> Predictor:
         raise RunError(f"there is no run in {folder}", expected="the folder that improve wrote")
     return Predictor(Model.load(folder, find_task=lambda name: plugins.load("tasks", name),
                                 find_backbone=backbones.load))
-
-
-def compare(run_a: str | Path, run_b: str | Path) -> Any:
-    """The better models of two finished runs, paired on the sealed test that they share: a Report.
-
-    Raises RunError: a run missing or unfinished, or tests that are not the same examples with the same labels.
-    """
-    from outdo.evaluation import report
-
-    runs = [Run.finished(Path(run)) for run in (run_a, run_b)]
-    (test, was), (other, now) = (read_predictions(run.folder) for run in runs)
-    if test.ids != other.ids or test.classes != other.classes or (test.codes != other.codes).any():
-        raise RunError("these runs were not judged on the same test", expected=f"{len(test)} examples of {run_a}",
-                       found=f"{len(other)} of {run_b}, {len(set(test.ids) & set(other.ids))} of them shared",
-                       fix="improve both on the same source with the same --seed")
-    contents = [report.Report.read(run.folder).content for run in runs]
-    names = [str(run_a), str(run_b)] if str(run_a) != str(run_b) else [str(run_a), f"{run_b} (again)"]
-    contestants = [Contestant(names[0], "before", was), Contestant(names[1], "after", now)]
-    measured = report.measure_all(contestants, test)
-    recorded(measured, contents, names)
-    context = {**{k: contents[1][k] for k in ("task", "seed", "data", "machine", "recipe")}, "seconds": {},
-               "notes": [f"after is {names[1]}, before is {names[0]}: the better model of each run"]}
-    return report.Report(report.build(contestants, test, measured, context))
-
-
-def recorded(measured: dict[str, Any], contents: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """Add the size of each model, which its own report knows."""
-    from outdo.contracts import Measurement
-
-    sizes = {}
-    for name, content in zip(names, contents, strict=True):
-        after = next(c["name"] for c in content["contestants"] if c["role"] == "after")
-        size = next((a["values"].get(after) for a in content["axes"] if a["axis"] == "size"), None)
-        if size is not None:
-            sizes[name] = Measurement(size, 1)
-    if len(sizes) == len(names):
-        measured["size"] = sizes
-
-
-def read_predictions(folder: Path) -> tuple[TestSet, Predictions]:
-    """The test as far as it was stored (no inputs), and the answers of the better model."""
-    import json
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from outdo.data.inputs import texts
-
-    path = folder / "predictions.parquet"
-    try:
-        table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[b"outdo"])
-        after = next(name for name, role in about["roles"].items() if role == "after")
-        values = np.stack(table[after].to_numpy()).astype(float)
-    except (OSError, pa.ArrowInvalid, KeyError, ValueError, StopIteration) as error:
-        raise RunError(f"{path} is missing or damaged", found=str(error)[:120], fix="run again") from None
-    where = {name: i for i, name in enumerate(about["classes"])}
-    codes = np.array([where[label] for label in table["label"].to_pylist()], np.int64)
-    ids = tuple(table["id"].to_pylist())
-    return TestSet(ids, texts([""] * len(ids)), codes, tuple(about["classes"])), Predictions(values)

@@ -24,6 +24,7 @@ from outdo.errors import RunError
 from outdo.storage import as_json, full_disk, plain, read_json, write_json
 
 SCHEMA = 1
+FREE = ("minutes", "against", "margin", "read_with")  # settings that may change when a run goes on
 
 
 class Run:
@@ -70,7 +71,7 @@ class Run:
         if state["state"] == "done":
             raise RunError(f"the run in {folder} is finished", fix=f"see it with: outdo report {folder}")
         wanted = plain(settings)
-        differ = [k for k in wanted if k != "minutes" and wanted[k] != state["settings"].get(k)]
+        differ = [k for k in wanted if k not in FREE and wanted[k] != state["settings"].get(k)]
         if differ:
             name = differ[0]
             raise RunError(f"the run in {folder} was started with another {name.replace('_', ' ')}",

@@ -60,7 +60,7 @@ def clean(data: Dataset, encoded: Encoded, targets: Callable[[Dataset], Targets]
 
     `targets` is the task's; raises what it raises, and DataError when nothing can be read or a class cannot be split.
     """
-    keep, findings = _readable(data, encoded)
+    keep, findings = readable(data, encoded)
     data, encoded = data.take(keep), take(encoded, keep)
     copies = find_copies(encoded)
     keep, groups, found = _without_leaks(data, copies)
@@ -133,7 +133,7 @@ def suspect_labels(probabilities: np.ndarray, codes: np.ndarray, ids: Iterable[s
 # ── what leaves ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _readable(data: Dataset, encoded: Encoded) -> tuple[np.ndarray, list[Finding]]:
+def readable(data: Dataset, encoded: Encoded) -> tuple[np.ndarray, list[Finding]]:
     """(indices of inputs that can be read, the others as a finding). Raises DataError when there are none."""
     problems = encoded.problems
     if not problems:
@@ -315,7 +315,7 @@ def _class_findings(targets: Targets, splits: Splits) -> list[Finding]:
 def _quiet_findings(data: Dataset, encoded: Encoded) -> list[Finding]:
     """What can be told of data that cannot be split."""
     try:
-        keep, findings = _readable(data, encoded)
+        keep, findings = readable(data, encoded)
     except DataError:
         return []
     return findings + _without_leaks(data.take(keep), find_copies(take(encoded, keep)))[2]

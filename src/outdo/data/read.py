@@ -27,7 +27,9 @@ def read(source: str | os.PathLike[str], *, input_column: str | None = None, lab
         data = _reader(path).read(path, input_column=input_column, label_column=label_column, group_column=group_column)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or path} ({error.strerror or error})") from None
-    data = replace(data, ids=tuple(map(_printable, data.ids)), labels=np.array([_printable(x) for x in data.labels]))
+    said = {"input_column": input_column, "label_column": label_column, "group_column": group_column}
+    data = replace(data, ids=tuple(map(_printable, data.ids)), labels=np.array([_printable(x) for x in data.labels]),
+                   read_with={name: column for name, column in said.items() if column is not None})
     twice = [name for name, count in Counter(data.ids).items() if count > 1]
     assert not twice, f"the reader gave several examples the id {twice[:3]}"
     return _with_test(data)

@@ -3,7 +3,8 @@
 What an axis measured decides the method:
 
 - right or wrong per example: exact McNemar test; Tango's score interval for the difference of paired proportions
-- a statistic over the examples: paired bootstrap (the same resamples for both), interval and p-value by Student's t
+- a statistic over the examples: paired bootstrap (the same resamples for both), interval and p-value by Student's t;
+  of several training seeds the mean, with the variance between them
 - samples taken in turns (times): Wilcoxon signed-rank over the log-ratios of the rounds
 - one exact figure (bytes): beyond the axis's tolerance or not; no p-value, since nothing is random
 
@@ -19,6 +20,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from outdo.contracts import Axis, Measurement
+from outdo.errors import RecipeError
 
 ALPHA = 0.05
 FEWEST = 6  # examples or rounds: with five that all point one way p is 2/32, so nothing can be shown
@@ -93,6 +95,13 @@ def compare(
             axes[c.axis], measurements[c.axis][c.against], c.difference, p, e))
         for c, p, e in zip(found, corrected, equivalent, strict=True)
     ]
+
+
+def check_margin(margin: float | None) -> None:
+    """Raises RecipeError for what is no margin."""
+    if margin is not None and not (isinstance(margin, int | float) and 0 < margin < 1):
+        raise RecipeError(f"a margin cannot be {margin}", expected="a number between 0 and 1, such as 0.02 for 2 "
+                          "points of accuracy, or 2 % of a time")
 
 
 def compare_axis(
@@ -244,8 +253,6 @@ class Bootstrap:
     (`python bench/statistics.py --alternatives`).
     """
 
-    method = "paired bootstrap, Student's t"
-
     def __init__(self, of: Measurement, against: Measurement, seed: int) -> None:
         assert of.n == against.n, "contestants answered different tests"
         one, other = of.statistic, against.statistic
@@ -257,6 +264,26 @@ class Bootstrap:
         self.error = float(draws.std()) * np.sqrt(of.n / max(1, of.n - 1))  # n - 1, as in the t-test
         if self.error < 1e-12 * max(1.0, abs(self.difference)):
             self.error = 0.0  # rounding
+        self.freedom = max(1.0, of.n - 1.0)
+        self.method = "paired bootstrap, Student's t"
+        trained = [m.seeds for m in (of, against) if m.seeds is not None and len(m.seeds) > 1]
+        if trained:
+            self._add_seeds(trained)
+
+    def _add_seeds(self, trained: Sequence[np.ndarray]) -> None:
+        """Another seed trains another model: S^2 / k joins the variance for k seeds whose figures vary by S^2.
+
+        The examples' part already holds what one seed's answers vary by on them, so the sum is a little too large,
+        never too small. Degrees of freedom by Satterthwaite 1946.
+        """
+        parts = [(self.error**2, self.freedom)]
+        parts += [(float(s.var(ddof=1)) / len(s), len(s) - 1.0) for s in trained]
+        whole = sum(v for v, _ in parts)
+        if whole > 0:
+            self.freedom = whole**2 / sum(v**2 / f for v, f in parts)
+        self.error = float(np.sqrt(whole))
+        seeds = " and ".join(str(len(s)) for s in trained)
+        self.method = f"paired bootstrap and the variance between {seeds} training seeds, Student's t"
 
     def interval(self, level: float) -> tuple[float | None, float | None]:
         """No interval from fewer than 6 examples, nor from examples on which nothing ever differs."""
@@ -264,7 +291,7 @@ class Bootstrap:
 
         if self.n < FEWEST or self.error == self.difference == 0:
             return None, None
-        half = self.error * float(t.ppf((1 + level) / 2, self.n - 1))
+        half = self.error * float(t.ppf((1 + level) / 2, self.freedom))
         return self.difference - half, self.difference + half
 
     def p(self) -> float:
@@ -284,7 +311,7 @@ class Bootstrap:
             return 1.0
         if self.error == 0:
             return 0.5**self.n
-        return max(0.5**self.n, float(t.sf(distance / self.error, max(1, self.n - 1))))
+        return max(0.5**self.n, float(t.sf(distance / self.error, self.freedom)))
 
 
 def resamples(n: int, seed: int, count: int | None = None) -> Iterator[np.ndarray]:

@@ -106,10 +106,11 @@ def _headline(report: Mapping[str, Any], before: str, after: str) -> str:
         for found in axis["comparisons"]:
             if (axis["axis"], found["of"], found["against"]) == ("accuracy", after, before) and found["n"]:
                 n, now, was = found["n"], axis["values"][after], axis["values"][before]
+                known = found["low"] is not None  # with seeds, none where nothing ever differs
+                interval = f" (95 % interval {points(found['low'])} to {points(found['high'])})" if known else ""
                 return (f"Of {counted(n, 'test example')}, {after} answers {round(now * n):,} correctly and {before} "
                         f"{round(was * n):,}: {100 * now:.1f} % against {100 * was:.1f} %, a difference of "
-                        f"{points(found['difference'])} points (95 % interval {points(found['low'])} to "
-                        f"{points(found['high'])}).")
+                        f"{points(found['difference'])} points{interval}.")
     return ""
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from outdo import __version__, plugins
 from outdo.contracts import Axis, Contestant, Measurement, Progress, TestSet
 from outdo.errors import RunError
-from outdo.evaluation import explain
+from outdo.evaluation import explain, gate, wear
 from outdo.evaluation.comparison import Comparison, compare, detectable
 from outdo.storage import plain, read_json
 
@@ -65,6 +65,7 @@ def build(
     and, where known, curve, ladder and notes.
     """
     before, after = (next(c for c in contestants if c.role == role) for role in ("before", "after"))
+    contestants = [c for c in contestants if c.role != "seed"]  # these are in the figures of after
     others = [c.name for c in contestants if c not in (before, after)]
     axes = {name: plugins.load("axes", name) for name in measurements}
     seed = context["seed"]
@@ -86,7 +87,7 @@ def build(
         **{key: context.get(key, []) for key in ("curve", "ladder", "notes")},
     }
     report = plain(report)
-    return report | {"in_words": explain.words(report)}
+    return report | {"in_words": " ".join(filter(None, [explain.words(report), wear.words(report)]))}
 
 
 def _axis(name: str, axis: Axis, found: Mapping[str, Measurement], comparisons: Sequence[Comparison]) -> dict[str, Any]:
@@ -142,7 +143,18 @@ class Report:
         parts = ["before: {}   after: {}".format(*names), "", table(self._main_rows(before, after))]
         if others := self._other_rows(before):
             parts += ["", table(others)]
-        return "\n".join([*parts, "", textwrap.fill(explain.chance(self.content), WIDTH), self.verdict()])
+        parts += [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in self._remarks()]
+        chance = " ".join(filter(None, [explain.chance(self.content), wear.words(self.content)]))
+        parts += ["", textwrap.fill(chance, WIDTH), self.verdict()]
+        if gate_said := self.content.get("gate"):
+            parts += ["", gate.words(gate_said)]
+        return "\n".join(parts)
+
+    def _remarks(self) -> list[str]:
+        """What was found out about rivals before they were judged."""
+        told = [(c["name"], c["remarks"]) for c in self.content["contestants"] if c.get("remarks")]
+        lines = [f"{clip(clean(name), 40)}: {clean('; '.join(remarks))}." for name, remarks in told]
+        return ["", *lines] if lines else []
 
     def name(self, role: str) -> str:
         return next(c["name"] for c in self.content["contestants"] if c["role"] == role)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from outdo import plugins
-from outdo.contracts import Contestant, Ground, Inputs, Predictions, Progress, Rival, RivalSort, TestSet
+from outdo.contracts import Contestant, Ground, Inputs, Progress, Rival, RivalSort, TestSet
 from outdo.errors import DataError
 from outdo.evaluation.axes._helpers import confusion
+from outdo.evaluation.predictions import stored
 from outdo.evaluation.rivals._match import aligned, listed, matched, some_of
 
 TRIED = 100  # validation examples that a rival is tried on
@@ -71,12 +72,18 @@ def meet(against: Mapping[str, Any], ground: Ground, progress: Progress | None =
 def contestant(name: str, rival: Rival, ground: Ground) -> Contestant:
     """The rival in our classes, tried on validation where it runs; what was found out is in `about["remarks"]`."""
     columns, remarks = matched(name, rival.classes, ground.classes)
-    model = Aligned(name, rival, columns, len(ground.classes)) if rival.runs else None
+    model = runnable(name, rival, ground)
     remarks = [*rival.remarks, *remarks]
     if model is not None and len(ground.trial):
         remarks += tried(model, rival, ground.trial)
     answers = aligned(name, rival.answer(ground.ids, ground.inputs), columns, len(ground.classes), ground.ids)
-    return Contestant(name, "rival", Predictions(answers), model, {"remarks": remarks})
+    return Contestant(name, "rival", stored(answers), model, {"remarks": remarks})
+
+
+def runnable(name: str, rival: Rival, ground: Ground) -> Aligned | None:
+    """The rival in our classes, to be run again; None where that cannot be."""
+    columns, _ = matched(name, rival.classes, ground.classes)
+    return Aligned(name, rival, columns, len(ground.classes)) if rival.runs else None
 
 
 class Aligned:
