@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from standins import Brightness, Length, app, lines, picture, service
 from starlette.testclient import TestClient
 
 from outdo.errors import UserError
@@ -18,7 +19,6 @@ from outdo.serving.keys import KeyFile
 from outdo.serving.limits import Limits, Rates
 from outdo.serving.models import Models
 from outdo.serving.telemetry import ShadowLog
-from standins import Brightness, Length, app, lines, picture, service
 
 PNG = {"content-type": "image/png"}
 
@@ -77,7 +77,8 @@ def test_texts_as_json_and_as_a_form(client):
 
 
 @pytest.mark.parametrize(("body", "headers", "status"), [
-    (b"", PNG, 422), (b"no image", PNG, 422), (picture()[:40], PNG, 422), (b"{}", {"content-type": "application/json"}, 415),
+    (b"", PNG, 422), (b"no image", PNG, 422), (picture()[:40], PNG, 422),
+    (b"{}", {"content-type": "application/json"}, 415),
     (b"a=1", {"content-type": "application/x-www-form-urlencoded"}, 415),
     (b"x", {"content-type": "multipart/form-data"}, 400),
     (b"x", {"content-type": "multipart/form-data; boundary=b"}, 400),
@@ -91,7 +92,8 @@ def test_bodies_that_are_no_question(client, body, headers, status):
 
 @pytest.mark.parametrize("said", [
     "[]", "{}", '{"text": 1}', '{"texts": ["a", 1]}', '{"texts": []}', '{"text": "a", "texts": ["b"]}', "nope",
-    '{"text": NaN}', "[" * 5000 + "]" * 5000, '{"texts": ' + json.dumps(["x"] * 65) + "}", '{"text": ' + "9" * 5000 + "}"])
+    '{"text": NaN}', "[" * 5000 + "]" * 5000, '{"texts": ' + json.dumps(["x"] * 65) + "}",
+    '{"text": ' + "9" * 5000 + "}"])
 def test_json_that_is_no_question(client, said):
     answer = client().post("/predict?model=lengths", content=said, headers={"content-type": "application/json"})
     assert answer.status_code == 400
@@ -347,19 +349,16 @@ def test_reload_replaces_all_or_nothing():
 def test_the_heat_map_is_hottest_where_the_answer_comes_from(client):
     from PIL import Image
 
-    pixels = np.zeros((28, 56, 3), np.uint8)
-    pixels[8:16, 40:56] = 255
+    pixels = np.zeros((280, 560, 3), np.uint8)
+    pixels[80:160, 400:560] = 255
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
 
     class Wide(Brightness):
         classes = ("dark", "spot")
 
-        def decode(self, data):
-            return pixels
-
         def probabilities(self, items):
-            found = np.array([(item > 200).mean() / (pixels > 200).mean() for item in items])
+            found = np.array([(item > 200).mean() / (pixels > 200).mean() for item in items]).clip(0, 1)
             return np.stack([1 - found, found], 1)
 
     answer = client(Wide()).post("/explain", content=file.getvalue(), headers=PNG).json()
@@ -386,13 +385,13 @@ def test_every_answer_carries_the_policy(client):
 
 def test_the_page_needs_nothing_from_outside_and_nothing_inline():
     folder = resources.files("outdo") / "serving" / "page"
-    page = (folder / "index.html").read_text()
+    page, script = (folder / "index.html").read_text(), (folder / "page.js").read_text()
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\bstyle=|\bon\w+=|https?://", page)
     for name in ("page.js", "words.js", "page.css"):
         assert "http" + "://" not in (folder / name).read_text()
         assert "https://" not in (folder / name).read_text()
-    assert "innerHTML" not in (folder / "page.js").read_text()
-    said = set(re.findall(r'data-say="([^"]+)"', page)) | set(re.findall(r'say\("([^"]+)"', (folder / "page.js").read_text()))
+    assert "innerHTML" not in script
+    said = set(re.findall(r'data-say="([^"]+)"', page)) | set(re.findall(r'say\("([^"]+)"', script))
     known = set(re.findall(r'"([\w ]+)": \[', (folder / "words.js").read_text()))
     assert said <= known
 
@@ -416,8 +415,8 @@ def test_logs_and_metrics_know_neither_bodies_nor_keys(tmp_path):
     failure = next(line for line in lines(log) if line["event"] == "failure")
     assert failure["error"] == "RuntimeError"
     assert any("probabilities" in place for place in failure["where"])
-    assert {"route": "/predict", "status": 500, "key": "phone"}.items() <= [
-        line for line in lines(log) if line["event"] == "request"][0].items()
+    first = next(line for line in lines(log) if line["event"] == "request")
+    assert {"route": "/predict", "status": 500, "key": "phone"}.items() <= first.items()
     assert 'outdo_requests_total{route="/predict",status="500"} 1.0' in metrics
     assert 'outdo_requests_total{route="none",status="401"} 1.0' in metrics
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-
 from live import running
+from standins import Brightness, Length, picture, service
+
 from outdo.serving.app import make_app
 from outdo.serving.keys import KeyFile
-from standins import Brightness, Length, picture, service
 
 triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
 

@@ -139,7 +139,7 @@ class Routes:
         batcher = self.service.batcher
         async with self.service.bodies.read(request) as body:
             data = one_image(await read_inputs(body, request.headers, "image", self.service.limits))
-            image = await batcher.decode(model, data)
+            image = await batcher.aside(whole_image, data, self.service.limits)
         before = (await batcher.run(model, [image]))[0]
         best = int(before.argmax())
         shape = occlusion.grid(image)
@@ -150,7 +150,7 @@ class Routes:
             after.append(await batcher.run(model, part))
         lost = occlusion.heat(float(before[best]), np.concatenate(after)[:, best], shape)
         return JSONResponse({"model": model.name, "version": model.version, "label": str(model.classes[best]),
-                             "probability": float(before[best]), "heat": lost.round(4).tolist()})
+                             "probability": float(before[best]), "heat": lost.astype(float).round(4).tolist()})
 
     async def answer(self, request: Request, served: Served, inputs: Sequence[bytes | str],
                      pixels: np.ndarray | None = None) -> tuple[Predictor, np.ndarray]:
@@ -262,6 +262,11 @@ def one_image(inputs: Sequence[Any]) -> bytes:
     if len(inputs) != 1:
         raise HTTPException(400, f"one image is explained at a time; found {len(inputs)}")
     return inputs[0]
+
+
+def whole_image(data: bytes, limits: Limits) -> np.ndarray:
+    check(data, limits)
+    return occlusion.whole(data)
 
 
 def note_items(request: Request, count: int) -> None:

@@ -7,15 +7,18 @@ lone request is answered at once. What cannot be answered in time is refused on 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 class Model(Protocol):
@@ -78,8 +81,12 @@ class Batcher:
         return await self._admitted(len(items), self._enqueue(model, items, self._jobs))
 
     async def decode(self, model: Model, data: bytes | str) -> np.ndarray:
-        """One decoded input, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, model, data)
+        """One decoded input."""
+        return await self.aside(self._decode, model, data)
+
+    async def aside(self, function: Callable[..., T], *args: Any) -> T:
+        """`function(*args)` on a thread of the decoders."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *args)
 
     async def shadow(self, model: Model, inputs: Sequence[bytes | str]) -> np.ndarray:
         """As `answer`, when there is nothing else to do; Busy as soon as a quarter of the queue is taken."""
@@ -151,7 +158,8 @@ class Batcher:
             now, self._since = time.monotonic(), None
             self._keep_pace(batch, now)
             self.observe(sum(len(job.items) for job in batch), now - start)
-            batch[0].future.get_loop().call_soon_threadsafe(deliver, batch, outcomes)
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any longer
+                batch[0].future.get_loop().call_soon_threadsafe(deliver, batch, outcomes)
 
     def _next(self) -> list[Job]:
         """The oldest job and those of the same model that fit beside it; none when closed and done."""

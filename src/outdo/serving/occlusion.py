@@ -10,9 +10,25 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from outdo.data import images
+from outdo.errors import DataError
+
+SIDE = 384  # pixels of the longer side while squares are put on it
 CELLS = 7  # along the longer side; an image costs at most CELLS ** 2 answers
 REACH = 1.5  # a square covers this many cells, so that neighbours overlap and edges are not missed
 GREY = 128
+
+
+def whole(data: bytes) -> np.ndarray:
+    """All of an encoded image, upright, as (H, W, 3) uint8 of at most SIDE: a model's own decoding may cut its edges
+    off, and whoever looks at the heat map sees all of it. Raises DataError."""
+    try:
+        with images.refusing():
+            image = images.upright(data, (SIDE, SIDE))
+            image.thumbnail((SIDE, SIDE))
+    except images.RefusedImage as reason:
+        raise DataError(f"the image cannot be read: {reason}") from None
+    return np.asarray(image)
 
 
 def grid(image: np.ndarray) -> tuple[int, int]:

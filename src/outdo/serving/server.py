@@ -40,11 +40,6 @@ class Address:
     def private(self) -> bool:
         return is_loopback(self.host)
 
-    @property
-    def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http{'s' if self.certificate else ''}://{host}:{self.port}/"
-
 
 def check_address(address: Address, keys: KeyFile | None, without_keys: bool) -> None:
     """Raises UserError where strangers could reach a server that asks nobody who he is, or TLS is given by half."""
@@ -81,6 +76,7 @@ def serve(bundles: Sequence[Path], address: Address, *, keys: KeyFile | None = N
     config = configure(make_app(service, keys=keys, rate=rate, hosts=hosts), service, address)
     quiet_uvicorn(service.log)
     Server(config, service).run()
+    service.log("ended")
 
 
 def configure(app: Any, service: Service, address: Address) -> uvicorn.Config:
@@ -138,7 +134,8 @@ class Server(uvicorn.Server):
 
     def _log_started_message(self, listeners: Any) -> None:
         port = listeners[0].getsockname()[1]
-        self.service.log("listening", host=self.config.host, port=port, tls=self.config.is_ssl,
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        self.service.log("listening", url=f"http{'s' * self.config.is_ssl}://{host}:{port}/", port=port,
                          models=versions(self.service))
 
 
@@ -180,7 +177,14 @@ class Protocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self._leaving = True
-            self.loop.call_later(LINGER_SECONDS, super().shutdown)
+            self.loop.call_later(LINGER_SECONDS, self._leave)
+        else:
+            super().shutdown()
+
+    def _leave(self) -> None:
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self.transport.get_write_buffer_size() == 0:
+            self.transport.abort()  # a polite end of TLS would wait for the other side
         else:
             super().shutdown()
 
