@@ -19,8 +19,8 @@ def pooled(measured: Mapping[str, Mapping[str, Measurement]], after: str, again:
     out = {}
     for axis, found in measured.items():
         out[axis] = {name: m for name, m in found.items() if name not in again}
-        alike = [found[name] for name in (after, *again) if name in found]
-        if again and len(alike) == 1 + len(again) and all(m.statistic is not None and m.value is not None for m in alike):
+        alike = [m for name in (after, *again) if (m := found.get(name)) and m.statistic and m.value is not None]
+        if again and len(alike) == 1 + len(again):
             out[axis][after] = _mean(alike)
     return out
 

@@ -120,6 +120,6 @@ def _corrected(comparison: Mapping[str, Any], models: int) -> Sequence[str]:
     if p is None or comparison["verdict"] not in ("better", "worse"):
         return []
     all_in = min(1.0, p * models)
-    stands = "so its verdict stands" if all_in < 0.05 else "so its verdict would not stand"
+    stands = "its verdict stands" if all_in < 0.05 else "its verdict would not stand"
     shown = "under 0.001" if all_in < 0.001 else f"{all_in:.2g}"
-    return [f"Corrected for all of them, p on accuracy is {shown}, {stands} if they were fixed in advance."]
+    return [f"Corrected for all of them, as if fixed in advance, p on accuracy is {shown}: {stands}."]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from outdo.runtime import cpu_model
 SECONDS = 1.5  # per contestant; looking for its best batch size costs at most about as much again
 ROUNDS = 20
 LARGEST = 128
+NEAR = 0.15
 
 
 class Throughput:
@@ -26,8 +28,8 @@ class Throughput:
         models = runnable(contestants)
         if not models or not len(test):
             return {}
-        rates = {name: rate_by_batch(model, test.inputs) for name, model in models.items()}
-        best = {name: max(rate, key=lambda batch: rate[batch]) for name, rate in rates.items()}
+        rates = rates_by_batch(models, test.inputs)
+        best = best_batches(rates)
         calls = {name: calling(model, test.inputs, best[name]) for name, model in models.items()}
         taken = alternate(calls, SECONDS, ROUNDS)
         return {name: self._one(best[name] / taken[name], best[name], rates[name]) for name in models}
@@ -42,16 +44,28 @@ class Throughput:
         return Measurement(float(np.median(rate)), len(rate), samples=rate, detail=detail)
 
 
-def rate_by_batch(model: Runnable, inputs: Inputs) -> dict[int, float]:
-    """Examples per second at 1, 2, 4, ... per call, as long as half the rounds of the next size still fit the time."""
-    rates, batch = {}, 1
+def rates_by_batch(models: Mapping[str, Runnable], inputs: Inputs) -> dict[str, dict[int, float]]:
+    """Examples per second at 1, 2, 4, ... per call, taken in turns, as long as half the rounds of the next size still
+    fit everybody's time."""
+    rates: dict[str, dict[int, float]] = {name: {} for name in models}
+    batch = 1
     while batch <= LARGEST:
-        taken = alternate({"": calling(model, inputs, batch)}, 0.0, 2, fewest=2)[""].min()
-        rates[batch] = batch / float(taken)
-        if 2 * taken * ROUNDS / 2 > SECONDS:
+        calls = {name: calling(model, inputs, batch) for name, model in models.items()}
+        taken = {name: float(seconds.min()) for name, seconds in alternate(calls, 0.0, 2, fewest=2).items()}
+        for name, seconds in taken.items():
+            rates[name][batch] = batch / seconds
+        if 2 * max(taken.values()) * ROUNDS / 2 > SECONDS:
             break
         batch *= 2
     return rates
+
+
+def best_batches(rates: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
+    """The size that suits all together, but for those that it costs more than NEAR of their own best: two that are
+    alike must not be timed at different sizes because a clock was read in a bad moment."""
+    shared = max(next(iter(rates.values())), key=lambda batch: math.prod(rate[batch] for rate in rates.values()))
+    return {name: shared if rate[shared] >= (1 - NEAR) * max(rate.values()) else max(rate, key=lambda b: rate[b])
+            for name, rate in rates.items()}
 
 
 PLUGIN = Throughput()

@@ -18,9 +18,8 @@ import numpy as np
 from outdo import plugins
 from outdo.contracts import Contestant, Ground, Inputs, Progress, Rival, RivalSort, TestSet
 from outdo.errors import DataError
-from outdo.evaluation.axes._helpers import confusion
 from outdo.evaluation.predictions import stored
-from outdo.evaluation.rivals._match import aligned, listed, matched, some_of
+from outdo.evaluation.rivals._match import aligned, best_order, matched, some_of
 
 TRIED = 100  # validation examples that a rival is tried on
 ALPHA = 0.05
@@ -132,17 +131,15 @@ def at_chance(right: int, n: int, share: float) -> bool:
 
 def _reordered(answers: np.ndarray, trial: TestSet, right: float) -> str:
     """What to say when the supposed order of the classes fits far worse than another one."""
-    from scipy.optimize import linear_sum_assignment
-
-    table = confusion(trial.codes, answers, len(trial.classes))  # rows the truth, columns the answer
-    truth, answer = linear_sum_assignment(-table)
-    best = table[truth, answer].sum() / len(trial)
+    column = best_order(answers, trial.codes, len(trial.classes))
+    best = float((column[trial.codes] == answers).mean())
     if best < right + GAIN:
         return ""
-    order = [trial.classes[truth[list(answer).index(i)]] for i in range(len(trial.classes))]
-    return (f"with its classes in the order {listed(order)} it would be right in {best:.0%}: if that is its order, say "
-            f"classes={','.join(order)}" if len(order) <= 20 else
-            f"with its classes in another order it would be right in {best:.0%}: say classes=FILE in its order")
+    order = [trial.classes[truth] for truth in np.argsort(column)]
+    if len(order) > 20:
+        return f"with its classes in another order it would be right in {best:.0%}: say classes=FILE in its order"
+    return (f"with its classes in the order {', '.join(order)} it would be right in {best:.0%}: if that is its order, "
+            f"say classes={','.join(order)}")
 
 
 def _name(said: Any) -> str:

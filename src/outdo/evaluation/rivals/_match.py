@@ -9,6 +9,7 @@ import numpy as np
 
 from outdo.contracts import TestSet
 from outdo.errors import DataError
+from outdo.evaluation.axes._helpers import confusion
 
 
 def matched(name: str, theirs: Sequence[str], ours: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -56,6 +57,14 @@ def aligned(name: str, given: np.ndarray, columns: np.ndarray, classes: int, ids
             out[:, ours] += given[:, column]
     total = out.sum(1, keepdims=True)
     return np.where(total > 0, out / np.where(total > 0, total, 1), 1 / classes)
+
+
+def best_order(answers: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray:
+    """(C,) the class whose column should be read for each of ours, so that most `answers` (N,) are right."""
+    from scipy.optimize import linear_sum_assignment
+
+    _, column = linear_sum_assignment(-confusion(codes, answers, classes))  # rows the truth, columns the answer
+    return column
 
 
 def some_of(trial: TestSet, most: int) -> TestSet:

@@ -10,7 +10,7 @@ import numpy as np
 
 from outdo.contracts import Ground, Inputs, Rival, TestSet, batches
 from outdo.evaluation.rivals import _outputs, _pixels
-from outdo.evaluation.rivals._match import aligned, matched, some_of
+from outdo.evaluation.rivals._match import aligned, best_order, matched, some_of
 
 Run = Callable[[np.ndarray], np.ndarray]  # a batch to raw outputs, a row for each example
 
@@ -32,6 +32,8 @@ def of_images(run: Run, shape: Sequence[Any], dtype: str, options: Mapping[str, 
         raw = _raw(run, x, batch)
         kind = kind or _outputs.kind_of(raw)
         given = aligned("rival", _outputs.probabilities(raw, kind), columns, len(ground.classes), trial.ids)
+        if more:  # the order of its classes was supposed: how it wants its images shows whether that is right or not
+            given = given[:, best_order(given.argmax(1), trial.codes, len(ground.classes))]
         return _outputs.accuracy_and_loss(given, trial.codes)
 
     way, found = _pixels.settled(way, left, trial, score)
