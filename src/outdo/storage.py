@@ -246,7 +246,7 @@ def cache_folder() -> Path:
 
 
 def evict(cache: Path, keep_bytes: int | None = None) -> None:
-    """Remove the least recently used row stores until the cache is within `keep_bytes`.
+    """Remove the least recently used row stores and fits until the cache is within `keep_bytes`.
 
     The default is $OUTDO_CACHE_GB, else 20 GB, and never more than half of what the disk has free.
     """
@@ -255,7 +255,8 @@ def evict(cache: Path, keep_bytes: int | None = None) -> None:
     if keep_bytes is None:
         free = shutil.disk_usage(cache).free
         keep_bytes = min(int(float(os.environ.get("OUTDO_CACHE_GB", "20")) * 1e9), free // 2)
-    stores = sorted((p.parent for p in cache.rglob("rows.bin")), key=lambda p: p.stat().st_mtime)
+    files = [*cache.rglob("rows.bin"), *cache.rglob("fit.safetensors")]
+    stores = sorted((p.parent for p in files), key=lambda p: p.stat().st_mtime)
     sizes = {store: sum(f.stat().st_size for f in store.iterdir()) for store in stores}
     total = sum(sizes.values())
     for store in stores:

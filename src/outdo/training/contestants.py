@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 
 from outdo.contracts import Backbone, Encoded, Inputs, Progress, Task
 from outdo.recipe import Recipe
-from outdo.training import averaging, ladder, probe
+from outdo.training import averaging, kept, ladder, probe
 from outdo.training.features import Features, lexical_counts
 from outdo.training.loop import Plan, Trainer
 from outdo.training.model import Constant, Model, Neighbours, Network, unit
@@ -84,6 +84,13 @@ class Study:
 
         return balanced(self.codes[self.known]) if ladder.is_balanced(self.recipe, self.codes[self.train]) else None
 
+    def remembered(self, what: Sequence[Any], held: np.ndarray, fit: Callable[[], probe.Fitted]) -> probe.Fitted:
+        """A fit on `known`, made once for the same examples, labels and held-out masks."""
+        known, weights = self.known, self.class_weights()
+        facts = [what, self.features.key("pooled"), [self.encoded.digests[i] for i in known], self.codes[known], held,
+                 weights if weights is not None else []]
+        return kept.remembered(self.features.folder, facts, fit)
+
     def model(self, name: str, parts: list[tuple[float, Any]], backbone: Backbone | None = None, **about: Any) -> Model:
         about = {"backbone_sha256": self.backbone.origin.sha256, **about}
         return Model(name, self.task, self.classes, backbone or self.backbone, parts, size=self.features.size,
@@ -135,7 +142,9 @@ def better_probe(study: Study) -> Trained:
     counts = lexical_counts(study.backbone, ladder.Picked(study.encoded.rows, study.known))
     if counts is None:
         return trained
-    lexical = probe.fit_lexical(counts, study.codes[study.known], study.held(), study.class_weights())
+    held = study.held()
+    lexical = study.remembered(["lexical"], held, lambda: probe.fit_lexical(counts, study.codes[study.known], held,
+                                                                            study.class_weights()))
     beside = lexical.held_out[np.isin(study.known, study.validation)]
     share, outputs = _blend(trained.outputs, beside, study.truth)
     parts = [*trained.model.parts, (share, lexical.model)] if share else trained.model.parts
@@ -144,8 +153,9 @@ def better_probe(study: Study) -> Trained:
 
 
 def _probe(study: Study, name: str, tried: list[probe.Candidate]) -> Trained:
-    fitted = probe.fit_linear(study.pooled(), study.codes[study.known], tried, study.held(), study.class_weights(),
-                              known=study._fits)
+    held = study.held()
+    fitted = study.remembered(["linear", tried], held, lambda: probe.fit_linear(
+        study.pooled(), study.codes[study.known], tried, held, study.class_weights(), known=study._fits))
     assert isinstance(fitted.model, probe.Linear)
     whole, single = not np.isnan(fitted.held_out).any(), np.isnan(fitted.held_out[:, 0]).sum() == len(study.train)
     words = f"{' + '.join(fitted.model.sets)} features, strength {fitted.strength:.1g}"
@@ -233,7 +243,8 @@ def with_words(study: Study, network: Trained, better: Trained) -> Trained:
         return network
     is_train = np.isin(study.known, study.train)
     known = lexical_counts(study.backbone, ladder.Picked(study.encoded.rows, study.known))
-    fitted = probe.fit_lexical(known, study.codes[study.known], (~is_train)[None], study.class_weights())
+    fitted = study.remembered(["lexical"], (~is_train)[None], lambda: probe.fit_lexical(
+        known, study.codes[study.known], (~is_train)[None], study.class_weights()))
     share, outputs = _blend(network.outputs, fitted.held_out[~is_train], study.truth)
     if not share:
         return network
@@ -248,8 +259,8 @@ def blind_probe(study: Study, usual: Trained) -> probe.Linear:
     if usual.blind is not None:
         return usual.blind
     last, held = {"last": study.pooled()["last"]}, np.isin(study.known, study.validation)[None]
-    fitted = probe.fit_linear(last, study.codes[study.known], [(("last",), "columns")], held, study.class_weights(),
-                              refit=False)
+    fitted = study.remembered(["blind"], held, lambda: probe.fit_linear(
+        last, study.codes[study.known], [(("last",), "columns")], held, study.class_weights(), refit=False))
     assert fitted.blind is not None
     return fitted.blind
 

@@ -114,7 +114,7 @@ class Features:
     def _filled(self, what: str, layout: Sequence[tuple[tuple[int, ...], str]], indices: np.ndarray,
                 compute: Callable[[np.ndarray], list[np.ndarray]]) -> list[Rows]:
         """Stores (one for each array of `layout`) that hold the rows of `indices`, computing those that are missing."""
-        place = self.folder / self._key(what, layout)
+        place = self.folder / self.key(what, layout)
         stores = [RowStore(place / str(i), shape, dtype) for i, (shape, dtype) in enumerate(layout)]
         size, start, computed = BATCH[self.backbone.kind], time.perf_counter(), 0
         ordered = self._by_length(indices)
@@ -142,7 +142,8 @@ class Features:
         lengths = np.concatenate([(rows >= 0).sum(1) for rows in parts])
         return indices[np.argsort(lengths, kind="stable")]
 
-    def _key(self, what: str, layout: Sequence[Any]) -> str:
+    def key(self, what: str, layout: Sequence[Any] = ()) -> str:
+        """Names all that a row depends on besides its example: weights, preprocessing, size, precision."""
         backbone = self.backbone
         facts = [what, layout, backbone.origin.sha256, backbone.preprocessing(), self.size, backbone.precision,
                  list(self.encoded.rows.shape[1:])]

@@ -206,9 +206,8 @@ def run_part(part: Any, rows: Rows, indices: np.ndarray, pooled: Mapping[str, np
 
 
 def _padded(network: Network, rows: np.ndarray, size: int) -> np.ndarray:
-    """A full batch always once there is more than one example, so that an answer does not depend on its neighbours."""
-    if len(rows) == 1:
-        return network(rows)
+    """Filled up to the next power of two: kernels are set up for few shapes, and a small batch costs little."""
+    size = min(size, 1 << (len(rows) - 1).bit_length())
     return network(np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), 0)]))[: len(rows)]
 
 
