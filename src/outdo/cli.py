@@ -273,7 +273,8 @@ def serve(args: argparse.Namespace) -> None:
 
     serve(args.bundles, Address(args.host, args.port, args.certificate, args.private_key),
           keys=args.keys and KeyFile(args.keys), without_keys=args.without_keys, rate=args.rate,
-          challenger=args.challenger, share=args.share, shadow=args.shadow, deadline=args.deadline, queue=args.queue)
+          challenger=args.challenger, share=args.share, shadow=args.shadow, trust=args.trust, deadline=args.deadline,
+          queue=args.queue)
 
 
 def serve_flags(parser: Parser) -> None:
@@ -286,6 +287,7 @@ def serve_flags(parser: Parser) -> None:
     parser.add_argument("--challenger", type=Path, metavar="BUNDLE", help="a newer bundle of the same name")
     parser.add_argument("--share", type=fraction, default=0.0, metavar="S", help="of requests that it answers, 0 to 1")
     parser.add_argument("--shadow", type=Path, metavar="LOG", help="it answers nobody; both answers are written to LOG")
+    parser.add_argument("--trust", type=Path, metavar="KEY", help="public key (PEM) that must have signed the bundles")
     parser.add_argument("--deadline", type=positive, default=10.0, metavar="S",
                         help="seconds after which a request is refused rather than answered (default: 10)")
     parser.add_argument("--queue", type=int, default=256, metavar="N", help="inputs that may wait (default: 256)")

@@ -23,6 +23,14 @@ class Predictor(Model, Protocol):
     report: Mapping[str, Any] | None  # report.json of the run that it came from
 
 
+def load(path: Path, trust: Path | None = None) -> Any:
+    """A bundle that is ready to answer, signed by the key in `trust` if there is one. Raises UserError."""
+    from outdo.deploy.bundle import Bundle
+    from outdo.deploy.predictor import BundlePredictor
+
+    return BundlePredictor(Bundle.open(path, trust))
+
+
 @dataclass(frozen=True)
 class Served:
     """A name's champion, and the challenger that takes a share of its requests or only watches them."""
@@ -52,9 +60,9 @@ class Models:
     """Opens bundles and finds them by name. `reload` replaces all of them at once, or none when one is no good."""
 
     def __init__(self, paths: Sequence[Path], challenger: Path | None = None, share: float = 0.0, shadow: bool = False,
-                 load: Callable[[Path], Any] | None = None) -> None:
+                 load: Callable[[Path], Any] = load) -> None:
         self.paths, self.challenger, self.share, self.shadow = tuple(paths), challenger, share, shadow
-        self._load = load or _load
+        self._load = load
         self.by_name: dict[str, Served] = {}
         self.reload()
 
@@ -84,13 +92,6 @@ class Models:
         if rival.version == champion.version:
             raise UserError(f"champion and challenger of '{rival.name}' are the same version, {rival.version}")
         return Served(champion, rival, self.share, self.shadow)
-
-
-def _load(path: Path) -> Any:
-    from outdo.deploy.bundle import Bundle
-    from outdo.deploy.predictor import BundlePredictor
-
-    return BundlePredictor(Bundle.open(path))
 
 
 def warm_up(model: Predictor) -> None:

@@ -10,6 +10,7 @@ import signal
 import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from outdo.errors import UserError
 from outdo.serving.app import Service, make_app
 from outdo.serving.batcher import Batcher
 from outdo.serving.keys import KeyFile
-from outdo.serving.models import Models
+from outdo.serving.models import Models, load
 from outdo.serving.telemetry import AsJson, Log, ShadowLog
 
 LINGER_SECONDS = 0.5  # an idle connection is closed this long after SIGTERM: its next request may be under way
@@ -61,15 +62,15 @@ def is_loopback(host: str) -> bool:
 
 def serve(bundles: Sequence[Path], address: Address, *, keys: KeyFile | None = None, without_keys: bool = False,
           rate: float | None = None, challenger: Path | None = None, share: float = 0.0, shadow: Path | None = None,
-          deadline: float = 10.0, queue: int = 256) -> None:
+          trust: Path | None = None, deadline: float = 10.0, queue: int = 256) -> None:
     """Answer until SIGTERM or SIGINT, then finish what was begun. SIGHUP opens the bundles again.
 
     `challenger` answers a `share` of the requests for the bundle of its name, or, where `shadow` is a file, only
     watches, and what both answered is written there. `queue` inputs may wait, none for longer than `deadline` seconds.
-    Raises UserError.
+    `trust` is the public key that must have signed every bundle. Raises UserError.
     """
     check_address(address, keys, without_keys)
-    models = Models(bundles, challenger, share, shadow is not None)
+    models = Models(bundles, challenger, share, shadow is not None, load=partial(load, trust=trust))
     service = Service(models, Batcher(queue=queue, deadline=deadline),
                       shadow_log=None if shadow is None else ShadowLog(shadow))
     hosts = frozenset({"localhost", "127.0.0.1", "::1", address.host.lower()}) if address.private else None
