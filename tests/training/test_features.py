@@ -60,7 +60,7 @@ def test_features_are_the_backbones(tmp_path):
 def test_other_weights_other_sizes_and_other_precisions_have_other_folders(tmp_path):
     one = make(cache=tmp_path)
     keys = {one.features.key("pooled", [])}
-    keys.add(Features(one.backbone, one.encoded, tmp_path, size=24)._key("pooled", []))
+    keys.add(Features(one.backbone, one.encoded, tmp_path, size=24).key("pooled", []))
     one.backbone.precision = "bfloat16"
     keys.add(one.features.key("pooled", []))
     assert len(keys) == 3
