@@ -12,7 +12,7 @@ ROOT = Path(outdo.__file__).parent
 GROUPS = [
     ["errors"], ["progress", "contracts", "recipe", "plugins", "runtime"], ["storage", "runs", "data"], ["training"],
     ["backbones", "tasks", "search", "deploy", "evaluation"], ["serving", "scale"], ["improve"],
-    ["proof", "reproduce"], ["applications"],
+    ["loading", "proof", "reproduce"], ["applications"],
     ["__init__", "demo", "cli", "__main__"],
 ]
 ORDER = [unit for group in GROUPS for unit in group]

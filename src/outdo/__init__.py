@@ -19,11 +19,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from outdo.data.read import read as read
     from outdo.improve import improve as improve
-    from outdo.improve import load as load
+    from outdo.loading import load as load
     from outdo.proof import compare as compare
 
 # the whole public API; imported when first asked for, so that `import outdo` loads neither numpy nor torch
-_WHERE = {"read": "outdo.data.read", "improve": "outdo.improve", "compare": "outdo.proof", "load": "outdo.improve"}
+_WHERE = {"read": "outdo.data.read", "improve": "outdo.improve", "compare": "outdo.proof", "load": "outdo.loading"}
 __all__ = ["compare", "improve", "load", "read"]
 
 
