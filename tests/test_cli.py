@@ -28,7 +28,7 @@ class FakeReport:
 
 
 class FakePredictor:
-    kind = "image"
+    kind, classes = "image", ("cat",)
 
     def predict(self, inputs):
         return [{"input": i, "label": "cat", "probability": 0.9, "probabilities": {"cat": 0.9}} for i in inputs]

@@ -32,7 +32,8 @@ HELP = f"""\
     outdo compare A B [C ...]     runs, bundles, ONNX files, endpoints, tables of predictions, on one test; the gate
     outdo report RUN              a finished run's report again; --verify recomputes it
     outdo reproduce RUN           make a run again, and say what agrees
-    outdo predict RUN INPUT...    what a finished run's model answers
+    outdo export RUN BUNDLE       one file that answers without torch, proved to answer alike
+    outdo predict RUN INPUT...    what a finished run's model, or a bundle, answers
     outdo serve BUNDLE...         answer over HTTP, with a page; several bundles by name
     outdo keys add NAME           API keys of a server: add, revoke, list
     outdo list [KIND]             tasks, backbones, axes, samplers, readers, rivals, recipe choices
@@ -41,10 +42,11 @@ SOURCE is a folder with a folder of images for each class (train/, val/ and test
 a zip, or a CSV, TSV, JSON Lines or Parquet table. `outdo COMMAND --help` says more.
 """
 
+FEW = 50  # inputs, for which it does not pay to find out which engine is fastest, or to draw a bar
 # optional library -> the extra that brings it
 EXTRAS = dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "scipy", "sklearn", "pyarrow"), "train")
 EXTRAS |= dict.fromkeys(("starlette", "uvicorn", "httptools", "prometheus_client"), "serve")
-EXTRAS |= {"transformers": "text", "tokenizers": "text", "optuna": "search"}
+EXTRAS |= {"transformers": "text", "tokenizers": "text", "optuna": "search", "onnxscript": "export", "onnx": "export"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,25 +246,93 @@ def report_flags(parser: Parser) -> None:
                         "instead; exit code 1 when one differs")
 
 
+def export(args: argparse.Namespace) -> None:
+    """The better model of a finished run as one file that answers without torch, and the proof that both answer alike.
+    Where they do not, nothing is written."""
+    from outdo import runtime
+
+    runtime.prepare()
+    from outdo.deploy.export import export
+
+    with Bar(sys.stderr) as bar:
+        shipped = export(args.run, args.bundle, int8=args.int8, sign=args.sign, name=args.name, source=args.source,
+                         progress=bar)
+    show("\n".join([*shipped.said, f"\nbundle: {shipped.path}"]))
+
+
+def export_flags(parser: Parser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run's folder")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the file to write, such as photos.outdo")
+    parser.add_argument("--int8", choices=("auto", "never", "only"), default="auto", metavar="WHEN",
+                        help="a model in 8 bits: auto (where it is faster and as good), never, only (default: auto)")
+    parser.add_argument("--sign", type=Path, metavar="KEY", help="sign it with this Ed25519 private key (PEM)")
+    parser.add_argument("--name", metavar="NAME", help="what a server calls it (default: the name of the data)")
+    parser.add_argument("--source", type=Path, metavar="SOURCE", help="where the run's data are now, if moved since")
+
+
 def predict(args: argparse.Namespace) -> None:
-    """What the model of a finished run answers: one line per input, as label, probability and input between tabs."""
+    """What a bundle or the model of a finished run answers: one line per input, as label, probability and input between
+    tabs. Inputs that a bundle cannot read are told on stderr, and the exit code is 2."""
     from outdo import runtime
 
     runtime.prepare()  # which only counts before torch is imported
-    predictor = outdo.load(args.run)
-    answers = predictor.predict(expand(args.inputs, predictor.kind))
-    if args.json:
-        show(json.dumps(answers, indent=1))
-    else:
-        show("\n".join(f"{a['label']}\t{a['probability']:.3f}\t{a['input']}" for a in answers))
+    from outdo.deploy.answers import lines
+
+    predictor, answers = answering(args)
+    wrong: list[str] = []
+    for line in lines(remembering(answers, wrong), predictor.classes, args.form):
+        show(line)
+    if wrong:
+        for reason in wrong[:20]:
+            say(f"outdo: {reason}")
+        raise UserError(f"{len(wrong)} inputs could not be read")
+
+
+def answering(args: argparse.Namespace) -> tuple[Any, Any]:
+    """(the predictor, its answers as they come). For a few inputs nothing is measured first: see `FEW`."""
+    from outdo.deploy.bundle import Bundle, is_bundle
+
+    if not is_bundle(args.run):
+        if args.trust:
+            raise UserError("--trust is for bundles", found=f"{args.run}")
+        predictor = outdo.load(args.run)
+        return predictor, predictor.predict(expand(args.inputs, predictor.kind))
+    from outdo.deploy.predictor import BundlePredictor
+
+    bundle = Bundle.open(args.run, trust=args.trust)
+    inputs = expand(args.inputs, bundle.about["kind"])
+    predictor = BundlePredictor(bundle, engine="onnxruntime" if len(inputs) < FEW else "auto")
+    return predictor, counted(predictor.stream(inputs), len(inputs))
+
+
+def counted(answers: Any, total: int) -> Any:
+    """The answers, with a bar on stderr where there are many."""
+    with Bar(sys.stderr) as bar:
+        for done, answer in enumerate(answers, 1):
+            if total >= FEW:
+                bar("predicting", done, total)
+            yield answer
+
+
+def remembering(answers: Any, wrong: list[str]) -> Any:
+    for answer in answers:
+        if "error" in answer:
+            wrong.append(f"{answer['input']}: {answer['error']}")
+        yield answer
 
 
 def predict_flags(parser: Parser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a bundle, or a run's folder")
     parser.add_argument("inputs", nargs="+", metavar="INPUT",
                         help="an image, or a folder of them; a text, if the run is about texts; "
                         "- reads one a line from stdin")
-    json_flag(parser, "the answers as JSON, with the probability of every class")
+    forms = parser.add_mutually_exclusive_group()
+    for form, text in (("json", "the answers as JSON, with the probability of every class"),
+                       ("jsonl", "the same as JSON Lines, as they come"), ("csv", "the same as CSV, as they come")):
+        forms.add_argument(f"--{form}", action="store_const", const=form, dest="form", help=text)
+    parser.set_defaults(form="text")
+    parser.add_argument("--trust", type=Path, metavar="KEY",
+                        help="refuse a bundle that was not signed by this Ed25519 public key (PEM)")
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -343,6 +413,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], Callable[[
     "compare": (compare, compare_flags),
     "report": (report, report_flags),
     "reproduce": (reproduce, reproduce_flags),
+    "export": (export, export_flags),
     "predict": (predict, predict_flags),
     "serve": (serve, serve_flags),
     "keys": (keys, keys_flags),

@@ -341,6 +341,15 @@ class Runnable(Protocol):
     def parameters(self) -> int | None: ...
 
 
+@runtime_checkable
+class TakesPixels(Protocol):
+    """A Runnable that answers decoded images too. Axes that spoil images ask it directly, others by way of files."""
+
+    def predict_pixels(self, images: np.ndarray) -> np.ndarray:
+        """(N, C) probabilities from (N, H, W, 3) uint8, upright and whole, as they would be decoded from files."""
+        ...
+
+
 @dataclass(frozen=True)
 class Contestant:
     """One side of a comparison."""

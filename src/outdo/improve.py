@@ -19,7 +19,7 @@ from outdo import plugins, runtime
 from outdo.contracts import SPLITS, Contestant, Dataset, Finding, Ground, Progress, Task, TestSet, fingerprint
 from outdo.errors import DataError, Interrupted, RecipeError, RunError
 from outdo.recipe import Recipe
-from outdo.runs import Run, next_folder
+from outdo.runs import HELD_OUT, Run, next_folder
 from outdo.storage import cache_folder, evict, write_json
 
 if TYPE_CHECKING:
@@ -267,7 +267,13 @@ def scored(say: Log, study: Any, rung: str, trained: Any) -> Any:
 
 
 def kept(run: Run, best: Any) -> None:
-    """The best so far on disk: from now on an interruption leaves a model."""
+    """The best so far on disk, with its answers on validation from before it had seen it: from now on an interruption
+    leaves a model."""
+    import torch
+
+    from outdo.storage import write_tensors
+
+    write_tensors(run.folder / HELD_OUT, {"outputs": torch.from_numpy(best.outputs)}, {"model": best.model.name})
     best.model.save(run.folder)
     run.save()
 

@@ -4,6 +4,7 @@
     stages/NAME.json         each decision, written once: a resumed run reads it instead of deciding again
     splits.json log.jsonl checkpoint.safetensors
     model.json model-*.safetensors      the best so far
+    held-out.safetensors     its outputs on validation, in the order of stages/splits.json, before it had seen it
     predictions.parquet report.json report.html        written at the end, in this order
 """
 
@@ -24,6 +25,7 @@ from outdo.errors import RunError
 from outdo.storage import as_json, full_disk, plain, read_json, write_json
 
 SCHEMA = 1
+HELD_OUT = "held-out.safetensors"
 FREE = ("minutes", "against", "margin", "read_with")  # settings that may change when a run goes on
 
 

@@ -131,6 +131,12 @@ class ImageBackbone:
         x = self.prepare(rows, size)["x"].to(_fold.DTYPES[self.precision])
         return self._sets(self._fast(self.precision), x)
 
+    def exportable(self, rows: tuple[int, int] | None, size: int | None = None) -> nn.Module:
+        from outdo.backbones._export import ExportableImages
+
+        assert rows is not None
+        return ExportableImages(self, rows, size or self.size)
+
     def _sets(self, chain: _chain.Chain, x: torch.Tensor) -> dict[str, torch.Tensor]:
         means = []
         with torch.no_grad():

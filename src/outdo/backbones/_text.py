@@ -49,7 +49,9 @@ class TextBackbone:
     texts_cut = 0  # how many texts of the last `encode` were longer than max_length
 
     def __init__(self, name: str, module: nn.Module, origin: Origin, preprocessing: Mapping[str, Any], *,
-                 tokenise: Tokenise, padding: int, pooling: Pooling) -> None:
+                 tokenise: Tokenise, padding: int, pooling: Pooling, tokenizer_json: bytes | None = None) -> None:
+        """`tokenizer_json`: the file that says how `tokenise` works, for those who have no other way to run it."""
+        self.tokenizer_json = tokenizer_json
         self.name, self.origin, self.pooling, self.tokenise, self.padding = name, origin, pooling, tokenise, padding
         self._preprocessing = dict(preprocessing)
         self.torch_module = module.eval().to(runtime.device())
@@ -133,6 +135,11 @@ class TextBackbone:
     def features(self, rows: np.ndarray | torch.Tensor, size: int | None = None) -> dict[str, torch.Tensor]:
         state = self.prepare(rows, size)
         return self._sets(self._fast(self.precision), state["x"], state["mask"])
+
+    def exportable(self, rows: tuple[int, int] | None = None, size: int | None = None) -> nn.Module:
+        from outdo.backbones._export import ExportableTexts
+
+        return ExportableTexts(self)
 
     def _sets(self, layers: Layers, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         kept: list[torch.Tensor] = []

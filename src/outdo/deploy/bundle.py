@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -33,8 +34,8 @@ MOST_MEMBERS, LARGEST, LARGEST_MANIFEST = 64, 2 << 30, 8 << 20  # an ONNX file c
 SIGNATURE_BYTES = 64
 CHUNK = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-FACTS = {"name": str, "version": str, "task": str, "kind": str, "classes": list, "temperature": (int, float),
-         "input": dict, "models": dict, "members": dict}
+FACTS: dict[str, Any] = {"name": str, "version": str, "task": str, "kind": str, "classes": list,
+                         "temperature": (int, float), "input": dict, "models": dict, "members": dict}
 
 
 class Members(Protocol):
@@ -108,6 +109,12 @@ def write(path: Path, about: Mapping[str, Any], members: Mapping[str, bytes], ke
             packed.writestr(info, data)
 
 
+def in_memory(about: Mapping[str, Any], members: Mapping[str, bytes]) -> Bundle:
+    """A bundle that is not written yet, to try it."""
+    listed = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in members.items()}
+    return Bundle(Path("(draft)"), _Memory(members), {"version": "draft", **about, "members": listed}, signed=False)
+
+
 # ── signatures ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -155,7 +162,7 @@ def _cryptography(what: str) -> Any:
     try:
         from cryptography.hazmat.primitives import serialization
     except ImportError:
-        raise MissingExtra(what, "cryptography", "sign") from None
+        raise MissingExtra(what, "cryptography", "serve") from None
     return serialization
 
 
@@ -269,6 +276,17 @@ class _Zip:
 
     def open(self, name: str) -> Any:
         return self.zip.open(name)
+
+
+class _Memory:
+    def __init__(self, members: Mapping[str, bytes]) -> None:
+        self.members = members
+
+    def sizes(self) -> dict[str, int]:
+        return {name: len(data) for name, data in self.members.items()}
+
+    def open(self, name: str) -> Any:
+        return io.BytesIO(self.members[name])
 
 
 class _Folder:

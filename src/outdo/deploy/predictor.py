@@ -40,7 +40,7 @@ class BundlePredictor:
         self.classes: tuple[str, ...] = tuple(about["classes"])
         self.threshold: float | None = about.get("threshold")
         self.report = bundle.json("report.json") if "report.json" in bundle.names() else None
-        self._reader = _reader(bundle)
+        self._reader = reader_of(bundle)
         self.choice = engines.fastest_choice(bundle, self._reader.example, threads) if engine == "auto" else \
             engines.plain_choice(bundle, engine, threads)
         self._engine = engines.start(bundle, self.choice)
@@ -167,7 +167,7 @@ class TextReader:
         return self.feed([self.decode(" ".join(words[i : 12 + 2 * i])) for i in range(count)])
 
 
-def _reader(bundle: Bundle) -> ImageReader | TextReader:
+def reader_of(bundle: Bundle) -> ImageReader | TextReader:
     said = bundle.about["input"]
     try:
         if bundle.about["kind"] == "image":
