@@ -20,10 +20,11 @@ def axis(request):
 
 @pytest.fixture(scope="module")
 def statistical(axis):
-    """The axis, if its figures are statistics over the examples."""
+    """The axis, if its figures are statistics over stored answers."""
     codes = np.arange(6) % 3
-    if not any(m.statistic for m in axis.measure(pair(codes)[:1], opened(codes)).values()):
-        pytest.skip("not a statistic over the examples")
+    answers = contestant("answers", pair(codes)[0].predictions.probabilities)
+    if not any(m.statistic for m in axis.measure([answers], opened(codes)).values()):
+        pytest.skip("not a statistic over stored answers")
     return axis
 
 

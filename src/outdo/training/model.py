@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from outdo.contracts import Backbone, Encoded, Inputs, Rows, Task, batches
+from outdo.data.encode import ArrayRows
+from outdo.data.images import CENTRE
 from outdo.errors import DataError, RunError
 from outdo.storage import read_json, read_tensors, write_json, write_tensors
 from outdo.training.features import BATCH, Features
@@ -105,13 +107,23 @@ class Model:
             index, reason = next(iter(encoded.problems.items()))
             raise DataError(f"{len(encoded.problems)} of {len(inputs)} inputs cannot be read",
                             found=f"input {index + 1}: {reason}")
+        return self.probabilities(self._outputs(encoded.rows))
+
+    def predict_pixels(self, images: np.ndarray) -> np.ndarray:
+        """(N, C) probabilities from decoded images (N, H, W, 3) uint8. What of them is looked at is as with files, the
+        resizing to the network's size is the network's own."""
+        rows = seen(images, self.backbone.preprocessing())
+        return self.probabilities(self._outputs(ArrayRows(rows)))
+
+    def _outputs(self, rows: Rows) -> np.ndarray:
+        """(N, C), nothing cached."""
         need = any(isinstance(part, Linear | Neighbours) for _, part in self.parts)
-        out = []
-        for part in batches(len(encoded), BATCH[self.backbone.kind]):
+        out = [np.zeros((0, len(self.classes)), np.float32)]
+        for part in batches(len(rows), BATCH[self.backbone.kind]):
             indices = np.arange(part.start, part.stop)
-            pooled = self._features(encoded.rows[indices]) if need else {}
-            out.append(self._sum(encoded.rows, indices, pooled))
-        return self.probabilities(np.concatenate(out) if out else np.zeros((0, len(self.classes))))
+            pooled = self._features(rows[indices]) if need else {}
+            out.append(self._sum(rows, indices, pooled))
+        return np.concatenate(out)
 
     def _features(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {k: v.cpu().numpy() for k, v in self.backbone.features(rows, self.size).items()}
@@ -190,6 +202,18 @@ class Model:
                                     backbone, task, len(said["classes"]))) for i, p in enumerate(said["parts"])]
         return cls(said["name"], task, tuple(said["classes"]), backbone, parts, said["temperature"], said["size"],
                    said["about"])
+
+
+def seen(images: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:
+    """The part of decoded images (N, H, W, 3) that becomes rows: all, or 7/8 of the largest square in the centre."""
+    side = preprocessing["size"]
+    whole = preprocessing["fit"] == "squash" or tuple(preprocessing.get("store") or (side, side)) != (side, side)
+    if whole:
+        return images
+    high, wide = images.shape[1:3]
+    kept = max(1, round(CENTRE * min(high, wide)))
+    top, left = (high - kept) // 2, (wide - kept) // 2
+    return images[:, top : top + kept, left : left + kept]
 
 
 def run_part(part: Any, rows: Rows, indices: np.ndarray, pooled: Mapping[str, np.ndarray], backbone: Backbone

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from outdo.contracts import Contestant, Inputs, Measurement, Runnable, Statistic
+from outdo.contracts import Contestant, Inputs, Measurement, Runnable, Statistic, TakesPixels
 
 Call = Callable[[int], object]  # one prediction; the round is given so that every contestant gets the same input in it
 
@@ -47,6 +47,33 @@ def per_class(codes: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> 
 def confusion(codes: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """(C, C) counts: row the truth, column the answer."""
     return np.bincount(codes * classes + labels, minlength=classes**2).reshape(classes, classes)
+
+
+# ── asking a model about changed inputs ──────────────────────────────────────────────────────────────────────────────
+
+SIDE, SMALLEST_SIDE = 256, 32  # pixels: of which a network that crops 7/8 sees 224
+
+
+def square(data: bytes) -> np.ndarray:
+    """The largest centred square of an encoded image, (S, S, 3) uint8: S is a power of two from 32 to 256, the next one
+    above the image's shorter side. So images of about one size make batches, and small ones stay small."""
+    from PIL import Image, ImageOps
+
+    from outdo.data import images
+
+    with images.refusing():
+        image = images.upright(data, (SIDE, SIDE))
+    side = min(SIDE, max(SMALLEST_SIDE, 1 << (min(image.size) - 1).bit_length()))
+    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
+
+
+def answers(model: Runnable, values: np.ndarray | Sequence[str]) -> np.ndarray:
+    """(N, C) probabilities for decoded images (N, H, W, 3) uint8, or texts."""
+    from outdo.data import inputs
+
+    if not isinstance(values, np.ndarray):
+        return model.predict(inputs.texts(values))
+    return model.predict_pixels(values) if isinstance(model, TakesPixels) else model.predict(inputs.pictures(values))
 
 
 # ── clocks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
