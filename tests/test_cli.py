@@ -68,7 +68,8 @@ def test_improve_passes_on_what_was_said_and_nothing_else(calls):
     assert calls[0][1:] == ((Path("photos"),), {"input_column": None, "label_column": "species", "group_column": None})
     assert calls[1][1:] == (("the data",), {
         "task": "image_classification", "start_from": "tiny", "minutes": 0.5, "seed": 7, "out": Path("runs/x"),
-        "resume": True, "baselines": "all", "against": [], "seeds": 1, "margin": None, "epochs": 3, "learning_rate": 0.001, "optimiser": "sgd"})
+        "resume": True, "baselines": "all", "against": [], "seeds": 1, "margin": None, "search": None, "trials": None,
+        "workers": 1, "also": None, "epochs": 3, "learning_rate": 0.001, "optimiser": "sgd"})
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda c: c.name)

@@ -62,10 +62,12 @@ def test_a_choice_is_complete(c):
     if c.kind == "category":
         assert len(c.options) > 1
         assert all(option in span(c) for option in c.options)
+        assert set(c.search) <= set(c.options)
     else:
         assert c.low < c.high
         assert f"from {c.low:g} to {c.high:g}" in span(c)
-        assert not c.log or c.low > 0
+        assert not c.log or (c.search[0] if c.search else c.low) > 0
+        assert all(c.low <= end <= c.high for end in c.search)
     assert c.auto == (AUTO in span(c))
 
 

@@ -124,8 +124,12 @@ def check_flags(parser: Parser) -> None:
 def improve(args: argparse.Namespace) -> None:
     """Fine-tune a pretrained model on SOURCE and show by how much it beats what you had, on a test set opened once."""
     from outdo.recipe import NAMES, Recipe
+    from outdo.search.wish import wish
 
-    recipe = Recipe(**{name: value for name in NAMES if (value := getattr(args, name)) is not None})
+    said = {name: value for name in NAMES if (value := getattr(args, name)) is not None}
+    how = {name: getattr(args, name) for name in ("search", "trials", "workers", "also")}
+    wished = wish(how["search"], said, args.trials, args.workers, args.also)
+    said |= wished.space.recipe.said if wished else Recipe(**said).said
     if args.against:
         from outdo.evaluation import rivals
 
@@ -137,7 +141,7 @@ def improve(args: argparse.Namespace) -> None:
         result = outdo.improve(
             data, task=args.task, start_from=args.start_from, minutes=args.minutes, seed=args.seed, out=args.out,
             resume=args.resume, baselines=args.baselines, against=args.against, seeds=args.seeds, margin=args.margin,
-            progress=bar, **recipe.said,
+            progress=bar, **how, **said,
         )
     show_result(result, args.json)
 
@@ -161,10 +165,19 @@ def improve_flags(parser: Parser) -> None:
                         help="train K times in that time and judge the mean (default: 1)")
     margin_flag(parser)
     json_flag(parser)
+    search_flags(parser.add_argument_group("search", "for a better recipe; choices may then be ranges, as in "
+                                           "--learning-rate 1e-4..1e-2 --optimiser sgd,adamw"))
     group = parser.add_argument_group("recipe choices", "good as they are; `auto` is decided from data and time")
     for choice in CHOICES:
         text = f"{choice.help}; {span(choice)} (default: {choice.default})"
         group.add_argument(flag(choice.name), metavar="V", help=text.replace("%", "%%"))
+
+
+def search_flags(group: Any) -> None:
+    group.add_argument("--search", metavar="S", help="auto, or a sampler of `outdo list samplers`")
+    group.add_argument("--trials", type=int, metavar="N", help="at most so many (default: as time allows)")
+    group.add_argument("--workers", type=int, default=1, metavar="K", help="processes that run trials (default: 1)")
+    group.add_argument("--also", metavar="A", help="latency: look for fast and good at once, and show the front")
 
 
 def compare(args: argparse.Namespace) -> int:

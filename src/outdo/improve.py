@@ -11,21 +11,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from outdo import plugins, runtime
 from outdo.contracts import SPLITS, Contestant, Dataset, Finding, Ground, Progress, Task, TestSet, fingerprint
-from outdo.errors import DataError, Interrupted, RecipeError, RunError
+from outdo.errors import DataError, Interrupted, RecipeError
 from outdo.recipe import Recipe
 from outdo.runs import HELD_OUT, Run, next_folder
+from outdo.search.wish import Wish, wish
 from outdo.storage import cache_folder, evict, write_json
 
-if TYPE_CHECKING:
-    from outdo.deploy.predictor import BundlePredictor
-
 VALIDATION, ENOUGH_VALIDATION = 0.2, 5_000  # the share of training held out to choose by, and how many are enough
+UNSEARCHED = 1 / 3  # the share of the time that the default recipe gets before a search
 SMALL_NETWORKS = {"image": "tiny-image", "text": "tiny-text"}  # what is trained from scratch with --baselines all
 
 
@@ -41,32 +40,38 @@ class Result:
 def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: str | None = None,
             minutes: float = 10.0, seed: int = 0, out: Path | str | None = None, resume: bool = False,
             baselines: str = "default", against: Mapping[str, Any] | Sequence[Any] = (), seeds: int = 1,
-            margin: float | None = None, progress: Progress | None = None, **choices: Any) -> Result:
+            margin: float | None = None, search: str | None = None, trials: int | None = None, workers: int = 1,
+            also: str | None = None, progress: Progress | None = None, **choices: Any) -> Result:
     """Fine-tune a pretrained model on labelled examples and show by how much it beats what you had.
 
     `minutes` is the time for training; `choices` are those of the recipe (`outdo list recipe`). `against` holds rivals,
     by name where they are given one: folders, files and URLs (`outdo list rivals`), or anything fitted that has
     `predict(inputs)` giving labels, or `predict_proba(inputs)` and `classes_`. `seeds` is how often to train in that
-    time, to judge the mean; differences within `margin` count as equivalent.
+    time, to judge the mean; differences within `margin` count as equivalent. `search` names a sampler that looks for a
+    better recipe (`outdo list samplers`, or auto), in so many `trials` or as many as there is time for, by so many
+    `workers`; choices may then be ranges ("1e-4..1e-2", "sgd,adamw"), and `also` may be "latency".
     Raises UserError (DataError, RecipeError, BackboneError, RunError) with one clear message, before anything is
     trained where that is possible. Ctrl-C leaves the best so far in the folder, and `resume` goes on.
     """
-    check_said(minutes, baselines, seeds, margin)
+    check_said(minutes, baselines, seeds, margin, search)
     rivals = known_rivals(against)
-    recipe = Recipe(**choices)
+    wished = wish(search, choices, trials, workers, also)
+    recipe = wished.space.recipe if wished else Recipe(**choices)
     runtime.prepare(recipe.allocator)
     dataset = data if isinstance(data, Dataset) else read(data)
     job = find_task(dataset, task)
     folder = Path(out) if out is not None else next_folder(dataset.source, resume)
     settings = {"source": dataset.source, "task": job.name, "start_from": start_from, "seed": seed, "minutes": minutes,
                 "baselines": baselines, "recipe": recipe.said, "seeds": seeds, "margin": margin,
-                "against": {name: str(said) for name, said in rivals.items()}, "read_with": dict(dataset.read_with)}
+                "against": {name: str(said) for name, said in rivals.items()}, "read_with": dict(dataset.read_with),
+                "search": wished and wished.as_json()}
     with interruptible(folder), Run.going(folder, settings, resume) as run:
         say = Log(run, progress)
-        study, sealed, facts = prepared(run, say, dataset, job, recipe, start_from, seed, minutes / seeds)
+        study, sealed, facts = prepared(run, say, dataset, job, recipe, start_from, seed)
         met = meeting(study, rivals, facts)
-        before, after, others, history = climbed(run, say, study, facts, everything=baselines == "all")
-        again = [reseeded(run, say, study, seed + i, minutes / seeds) for i in range(1, seeds)]
+        study.left = runtime.Budget(minutes / seeds, run.spent()).left
+        before, after, others, history = climbed(run, say, study, facts, wished, everything=baselines == "all")
+        again = [reseeded(run, say, study, facts, seed + i, minutes / seeds) for i in range(1, seeds)]
         test = sealed.open(run.opened)
         contestants = [*answering(study, before, after, others, again, facts), *met]
         report = judged(run, say, study, test, contestants, facts, history, margin)
@@ -111,13 +116,15 @@ class Log:
         self.seconds[name] = self.seconds.get(name, 0.0) + self.run.spent() - since
 
 
-def check_said(minutes: float, baselines: str, seeds: int, margin: float | None) -> None:
+def check_said(minutes: float, baselines: str, seeds: int, margin: float | None, search: str | None) -> None:
     """Raises RecipeError for what no recipe choice covers."""
     from outdo.evaluation.comparison import check_margin
 
     check_margin(margin)
     if type(seeds) is not int or not 1 <= seeds <= 100:
         raise RecipeError(f"seeds cannot be {seeds}", expected="how often to train, from 1 to 100")
+    if search is not None and seeds > 1:
+        raise RecipeError("the winner of a search is trained once", fix="--seeds 1, or leave out --search")
     if not (isinstance(minutes, int | float) and 0 < minutes < math.inf):
         raise RecipeError(f"minutes cannot be {minutes}", expected="a number above 0, such as 10 or 0.5")
     if baselines not in ("default", "all"):
@@ -155,8 +162,8 @@ def find_task(data: Dataset, name: str | None) -> Task:
 # ── data and backbone ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def prepared(run: Run, say: Log, data: Dataset, task: Task, recipe: Recipe, start_from: str | None, seed: int,
-             minutes: float) -> tuple[Any, Any, dict[str, Any]]:
+def prepared(run: Run, say: Log, data: Dataset, task: Task, recipe: Recipe, start_from: str | None, seed: int
+             ) -> tuple[Any, Any, dict[str, Any]]:
     """(what training may see, the sealed test, facts about the data for the report)."""
     from outdo import backbones
     from outdo.data.checks import clean
@@ -192,9 +199,8 @@ def prepared(run: Run, say: Log, data: Dataset, task: Task, recipe: Recipe, star
     backbone.precision = chosen[0]
     say("backbone", f"{backbone.name}, {chosen[1]}" + (f", {size} pixels" if size else ""))
     features = Features(backbone, encoded, cache_folder(), size=size, progress=say.progress)
-    budget = runtime.Budget(minutes, run.spent())
     study = Study(task, backbone, encoded, features, cleaned.targets.classes, codes, splits.train, splits.validation,
-                  data.inputs, data.groups, recipe, seed, run.log, budget.left, say.progress)
+                  data.inputs, data.groups, recipe, seed, run.log, progress=say.progress)
     facts = {"source": data.source, "fingerprint": fingerprint(data.ids, encoded.digests, list(data.labels)),
              "n": {name: len(getattr(splits, name)) for name in SPLITS}, "findings": list(cleaned.findings),
              "test": splits.test, "ids": data.ids}
@@ -221,7 +227,7 @@ def feature_size(backbone: Any, encoded: Any, recipe: Recipe) -> int | None:
 # ── the climb ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], everything: bool
+def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish | None, everything: bool
             ) -> tuple[Any, Any, list[Any], list[dict[str, Any]]]:
     """(before, after, baselines, training curve): the best on validation, which is on disk from the first rung on."""
     from outdo.evaluation import calibration  # noqa: F401 (here, so that loading scipy is not taken for training)
@@ -240,7 +246,7 @@ def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], everything: b
     say.stage("probe", start)
 
     start, history = run.spent(), []
-    plan = planned(run, say, study)
+    plan = planned(run, say, study, study.recipe, share=1.0 if wished is None else UNSEARCHED)
     if plan is not None:
         blind = c.blind_probe(study, before)
         tuned = c.fine_tuned(study, plan, study.recipe, start=blind, checkpoint=run.folder / "checkpoint.safetensors")
@@ -248,6 +254,9 @@ def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], everything: b
         best = min((best, scored(say, study, "fine-tune", tuned)), key=lambda t: c.loss_of(t.outputs, study.truth))
         kept(run, best)
     say.stage("fit", start)
+    if wished is not None:
+        others.append(under_name(best, "default recipe"))
+        best, history = searched(run, say, study, facts, wished, before, best, probed)
     if everything:
         others += dearer(say, study, plan)
     facts["findings"] += suspects(study, probed, facts["ids"])
@@ -278,21 +287,47 @@ def kept(run: Run, best: Any) -> None:
     run.save()
 
 
-def planned(run: Run, say: Log, study: Any) -> Any:
-    """The fine-tune that the minutes allow, decided once for a run and read back when it is resumed."""
+def searched(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish, before: Any, best: Any, probed: Any
+             ) -> tuple[Any, list[dict[str, Any]]]:
+    """(the best, its training curve) among `best`, which the default recipe gave, the winner of a search, and the
+    winner's recipe in a fine-tune as deep as the time that is left allows."""
+    from outdo.search import find
+    from outdo.training import contestants as c
+
+    start = run.spent()
+    found = find.find(study, wished, run.folder, run.once, run.save)
+    say("search", found.words)
+    tried = [(best, study.recipe),
+             (scored(say, study, "search", c.with_words(study, found.trained, probed)), found.recipe)]
+    recipe = find.promoted(found.recipe, study.recipe)
+    plan = planned(run, say, study, recipe, name="plan of the winner")
+    if plan is not None:
+        tuned = c.fine_tuned(study, plan, recipe, "searched, fine-tuned", start=c.blind_probe(study, before),
+                             checkpoint=run.folder / "search" / "checkpoint.safetensors")
+        tried.append((scored(say, study, "fine-tune", c.with_words(study, tuned, probed)), recipe))
+    won, facts["recipe"] = min(tried, key=lambda one: c.loss_of(one[0].outputs, study.truth))
+    facts["search"] = found.account
+    kept(run, won)
+    say.stage("search", start)
+    return won, won.history
+
+
+def planned(run: Run, say: Log | None, study: Any, recipe: Recipe, share: float = 1.0, name: str = "plan") -> Any:
+    """The fine-tune that this share of the time allows, decided once for a run and read back when it is resumed."""
     from dataclasses import asdict
 
     from outdo.training import ladder
     from outdo.training.loop import Plan
 
     def decide() -> dict[str, Any]:
-        plan, words = ladder.decide(study.backbone, study.task, study.recipe, features=study.features,
+        plan, words = ladder.decide(study.backbone, study.task, recipe, features=study.features,
                                     train=study.train, codes=study.codes, classes=len(study.classes),
-                                    seconds_left=study.left())
+                                    seconds_left=share * study.left())
         return {"plan": plan and asdict(plan), "words": words}
 
-    decided = run.once("plan", decide)
-    say("plan", decided["words"])
+    decided = run.once(name, decide)
+    if say:
+        say("plan", decided["words"])
     return Plan(**decided["plan"]) if decided["plan"] else None
 
 
@@ -320,25 +355,30 @@ def named_apart(best: Any, before: Any) -> Any:
     """The winner under a name of its own, where the probe that one had before was not outdone."""
     if best.model is not before.model:
         return best
-    return replace(best, model=replace(best.model, name=f"{best.model.name} (not outdone)"))
+    return under_name(best, f"{best.model.name} (not outdone)")
 
 
-def reseeded(run: Run, say: Log, study: Any, seed: int, minutes: float) -> Any:
-    """What the same recipe and splits give with another training seed, under a name of its own."""
+def under_name(trained: Any, name: str) -> Any:
+    return replace(trained, model=replace(trained.model, name=name))
+
+
+def reseeded(run: Run, say: Log, study: Any, facts: Mapping[str, Any], seed: int, minutes: float) -> Any:
+    """What the recipe that won gives on the same splits with another training seed, under a name of its own."""
     from outdo.training import contestants as c
 
     start = run.spent()
     again = replace(study, seed=seed, left=runtime.Budget(minutes, start).left, _fits={})
     before, best = c.linear_probe(again), c.better_probe(again)
     best = min((before, best), key=lambda t: c.loss_of(t.outputs, again.truth))
-    plan = planned(run, say, again)
+    recipe = facts.get("recipe", study.recipe)
+    plan = planned(run, None, again, recipe, name="plan" if recipe is study.recipe else "plan of the winner")
     if plan is not None:
-        tuned = c.fine_tuned(again, plan, again.recipe, start=c.blind_probe(again, before))
+        tuned = c.fine_tuned(again, plan, recipe, start=c.blind_probe(again, before))
         best = min((best, c.with_words(again, tuned, best)), key=lambda t: c.loss_of(t.outputs, again.truth))
     again.let_go()
     best = scored(say, again, f"seed {seed}", best)
     say.stage("other seeds", start)
-    return replace(best, model=replace(best.model, name=f"{best.model.name}, seed {seed}"))
+    return under_name(best, f"{best.model.name}, seed {seed}")
 
 
 # ── the proof ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -385,7 +425,8 @@ def judged(run: Run, say: Log, study: Any, test: TestSet, contestants: list[Cont
     say.stage("judge", start)
     context = {
         "task": study.task.name, "seed": study.seed, "seconds": say.seconds, "machine": runtime.machine(),
-        "recipe": dict(study.recipe), "curve": history, "ladder": say.ladder, "notes": notes(study, len(again)),
+        "recipe": dict(facts.get("recipe", study.recipe)), "search": facts.get("search"), "curve": history,
+        "ladder": say.ladder, "notes": notes(study, len(again)),
         "data": {"source": facts["source"], "fingerprint": facts["fingerprint"], "n": facts["n"],
                  "test_opened": run.state["test_opened"], "test_fingerprint": seen, "test_judged": models,
                  "findings": [f.as_json() for f in facts["findings"]]},
@@ -433,48 +474,3 @@ def suspects(study: Any, best: Any, ids: Sequence[str]) -> list[Finding]:
     probabilities = study.task.decode(outputs, best.model.temperature)
     found = suspect_labels(probabilities, study.codes[known], [ids[i] for i in known], study.classes)
     return [found] if found.count else []
-
-
-# ── afterwards ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Predictor:
-    """The better model of a run. `kind` says what it takes: paths of images, or texts."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.kind, self.classes = model.task.kind, model.classes
-
-    def predict(self, inputs: Sequence[str | Path]) -> list[dict[str, Any]]:
-        """{"input", "label", "probability", "probabilities"} for each. Raises DataError for what cannot be read."""
-        from outdo.data import inputs as sources
-
-        given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-        made = sources.files(given) if self.kind == "image" else sources.texts([str(text) for text in given])
-        answers = self.model.task.answer(self.model.predict(made), self.classes)
-        return [{"input": str(name), **answer} for name, answer in zip(given, answers, strict=True)]
-
-
-def load(path: str | Path) -> Predictor | BundlePredictor:
-    """The best model of a run, finished or interrupted; or a bundle, which needs no torch.
-
-    Raises RunError, BackboneError and BundleError.
-    """
-    from outdo.deploy.bundle import Bundle, is_bundle
-
-    if is_bundle(path):
-        from outdo.deploy.predictor import BundlePredictor
-
-        return BundlePredictor(Bundle.open(path))
-    return load_run(path)
-
-
-def load_run(run: str | Path) -> Predictor:
-    from outdo import backbones
-    from outdo.training.model import Model
-
-    folder = Path(run)
-    if not folder.is_dir():
-        raise RunError(f"there is no run in {folder}", expected="the folder that improve wrote")
-    return Predictor(Model.load(folder, find_task=lambda name: plugins.load("tasks", name),
-                                find_backbone=backbones.load))

@@ -121,7 +121,8 @@ class Run:
 
     def finish(self) -> None:
         """From now on the run is whole."""
-        (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        for checkpoint in self.folder.rglob("checkpoint.safetensors"):
+            checkpoint.unlink()
         self.state["state"] = "done"
         self.save()
 

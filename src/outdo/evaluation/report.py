@@ -62,7 +62,7 @@ def build(
 
     One contestant has the role before and one the role after; these two are compared on every axis. The others are
     compared with after on the headline axis. `context` gives, as they are: task, seed, data, machine, seconds, recipe
-    and, where known, curve, ladder and notes.
+    and, where known, curve, ladder, search and notes.
     """
     before, after = (next(c for c in contestants if c.role == role) for role in ("before", "after"))
     contestants = [c for c in contestants if c.role != "seed"]  # these are in the figures of after
@@ -85,6 +85,7 @@ def build(
         "margin": margin,
         **_why(before, after, test),
         **{key: context.get(key, []) for key in ("curve", "ladder", "notes")},
+        **({"search": context["search"]} if context.get("search") else {}),
     }
     report = plain(report)
     return report | {"in_words": " ".join(filter(None, [explain.words(report), wear.words(report)]))}

@@ -1,0 +1,151 @@
+"""A search from its space to its winner: trials, confirmation on a second fold, a model, and what to tell of it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outdo.errors import RunError
+from outdo.recipe import AUTO, Recipe
+from outdo.search import confirm, summary, workers
+from outdo.search import study as engine
+from outdo.search.space import Space, suited
+from outdo.search.wish import Wish
+from outdo.search.workbench import Workbench
+from outdo.training import ladder
+from outdo.training.contestants import Study, Trained
+
+SHARE = 0.6  # of the time left that trials have; the rest is for confirming the winner and for training it whole
+LIMIT = 0.1  # of the trials' time that a single one may take
+LEAST_SECONDS = 10.0  # that a trial may always take
+SAVE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """The winner: its model, its recipe, and the report's account of the search."""
+
+    trained: Trained
+    recipe: Recipe  # every choice of the winner; the depth is that of its trial
+    words: str
+    account: dict[str, Any]
+
+
+def find(study: Study, wished: Wish, folder: Path, once: Callable[[str, Callable[[], Any]], Any],
+         save: Callable[[], None] = lambda: None) -> Found:
+    """Search, confirm, train the winner. `once` makes a decision the first time and reads it back afterwards; `save`
+    is called now and then.
+
+    Raises RunError: every trial failed, or there is no time for a single one; RecipeError: what data or backbone do not
+    allow.
+    """
+    imbalanced = ladder.is_balanced(Recipe(), study.codes[study.train])
+    space = suited(wished.space, study.task.kind, study.backbone.depth, imbalanced)
+    start = time.monotonic()
+    bench = Workbench(study, space, study.seed)
+    bench.ready(float(space.high("augmentation")) > 0)
+    latency = once("latency", lambda: timings(bench)) if wished.also else None
+    aim = engine.Aim(wished.sampler, space, study.seed, wished.trials, latency and by_size(latency))
+    clock = timed(study, once)
+    path = folder / "search" / "study.log"
+    ledger = engine.open_study(path, aim)
+    engine.abandon(ledger, engine.INTERRUPTED)
+    if not ledger.get_trials(deepcopy=False):
+        ledger.enqueue_trial(usual(bench, space))
+    told = teller(study, aim, clock, len(engine.counted(ledger)), save)
+    if wished.workers == 1:
+        engine.work(ledger, path, bench, aim, clock, told=told)
+    else:
+        workers.work(path, bench, aim, clock, wished.workers, told)
+    check_any(ledger, clock, study)
+    seconds = time.monotonic() - start
+    confirmed = once("confirmed", lambda: confirm.confirm(ledger, bench, aim))
+    number = confirmed["chosen"]
+    recipe = bench.resolved(space.recipe.but(**ledger.get_trials(deepcopy=False)[number].params))
+    trained = bench.model(recipe, engine.seed_of(aim, number), "searched")
+    account = summary.account(ledger, aim, wished.workers, seconds, confirmed)
+    return Found(trained, recipe, summary.words(account), account)
+
+
+def timed(study: Study, once: Callable[[str, Callable[[], Any]], Any]) -> engine.Clock:
+    """The time for trials: a share of what is left when the search begins, decided once."""
+    said = once("search", lambda: {"left": study.left()})
+    seconds, reserve = SHARE * said["left"], (1 - SHARE) * said["left"]
+    return engine.Clock(lambda: study.left() - reserve, max(LEAST_SECONDS, LIMIT * seconds))
+
+
+def usual(bench: Workbench, space: Space) -> dict[str, Any]:
+    """The default recipe's values, for the first trial: what every other one is measured against."""
+    values = dict(bench.resolved(space.recipe))
+    if len(bench.sizes) > 1:
+        native = bench.study.features.size or bench.study.backbone.preprocessing()["size"]
+        values["input_size"] = max([s for s in bench.sizes if s is not None and s <= native] or [bench.sizes[0]])
+    return space.among(values)
+
+
+def teller(study: Study, aim: engine.Aim, clock: engine.Clock, done: int, save: Callable[[], None]
+           ) -> Callable[[Any], None]:
+    """Progress: how many, the best so far, and how much is left."""
+    best: list[tuple[float, float]] = []
+    count, seconds, saved = done, clock.left(), time.monotonic()
+
+    def told(trial: Any) -> None:
+        nonlocal count, saved
+        count += 1
+        if time.monotonic() - saved > SAVE_SECONDS:
+            save()
+            saved = time.monotonic()
+        about = engine.about(trial)
+        study.log({"event": "trial", "number": trial.number, "state": trial.state.name.lower(), **about,
+                   "params": trial.params})
+        if trial.state.name == "COMPLETE":
+            best[:] = [min([*best, (about["loss"], about["accuracy"])])]
+        if study.progress:
+            words = f"search, best {best[0][1]:.1%}" if best else "search"
+            ends = (count, aim.trials) if aim.trials else (round(seconds - clock.left()), round(seconds))
+            study.progress(words, *ends)
+
+    return told
+
+
+def check_any(ledger: Any, clock: engine.Clock, study: Study) -> None:
+    """Raises RunError where no trial came to an end."""
+    trials = ledger.get_trials(deepcopy=False)
+    if any(t.state.name == "COMPLETE" for t in trials):
+        return
+    reasons = [engine.about(t).get("failure") for t in trials if engine.about(t).get("failure")]
+    kept = "the best so far, without a search, is kept in the run's folder"
+    told = [reason for reason in reasons if reason != engine.INTERRUPTED]
+    if told:
+        raise RunError(f"all {len(told)} trials failed; {kept}", found=f"the first: {told[0]}",
+                       fix="narrow the choices that fail, or leave out --search")
+    raise RunError(f"the time was too short for one trial; {kept}", fix="more --minutes, or a smaller --depth")
+
+
+def timings(bench: Workbench) -> dict[str, float]:
+    """Median seconds of one image through the network, by input size."""
+    rows, backbone = bench.study.encoded.rows[bench.study.train[:1]], bench.study.backbone
+    found = {}
+    for size in bench.sizes:
+        seconds = []
+        for _ in range(15):
+            start = time.perf_counter()
+            backbone.features(np.asarray(rows), size)
+            seconds.append(time.perf_counter() - start)
+        found[str(size)] = statistics.median(seconds[3:])
+    return found
+
+
+def by_size(latency: Mapping[str, float]) -> dict[int | None, float]:
+    return {None if size == "None" else int(size): seconds for size, seconds in latency.items()}
+
+
+def promoted(recipe: Recipe, said: Mapping[str, Any]) -> Recipe:
+    """The winner's recipe for a fine-tune of the whole network: as deep and as long as there is time for."""
+    return recipe.but(depth=said.get("depth", AUTO), epochs=said.get("epochs", AUTO))

@@ -1,0 +1,71 @@
+"""What was asked of a search, checked as far as it can be before data are read or anything heavy is loaded."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from outdo import plugins
+from outdo.errors import RecipeError, nearest
+from outdo.search.space import Space, is_range, read
+
+AUTO = {False: "ant_colony", True: "tpe"}  # the sampler for one aim, and for two; see bench/RESULTS.md
+ONE_AIM = ("ant_colony", "genetic")  # samplers that search for one thing at a time
+AIMS = ("latency",)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A search as it was asked for. `trials` None: as many as there is time for; `also` names a second aim."""
+
+    sampler: str
+    space: Space
+    trials: int | None = None
+    workers: int = 1
+    also: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What a resumed run has to share with the one that it goes on with."""
+        return {"sampler": self.sampler, "also": self.also, "space": self.space.as_json()}
+
+
+def wish(search: str | None, said: Mapping[str, Any], trials: int | None = None, workers: int = 1,
+         also: str | None = None) -> Wish | None:
+    """None where no search is wanted. `said` are the recipe's choices, ranges among them.
+
+    Raises RecipeError for anything that cannot be: sampler, choices, ranges, trials, workers, a second aim.
+    """
+    if search is None:
+        _check_unsearched(said, trials, workers, also)
+        return None
+    if also is not None and also not in AIMS:
+        raise RecipeError(f"--also cannot be '{also}'", fix=nearest(also, AIMS))
+    for name, count in (("trials", trials), ("workers", workers)):
+        if count is not None and (type(count) is not int or count < 1):
+            raise RecipeError(f"{name} cannot be {count}", expected="a whole number above 0")
+    if workers > 1 and not (sys.platform == "linux" and os.environ.get("OUTDO_DEVICE", "cpu") == "cpu"):
+        raise RecipeError("several workers need Linux, and a processor to compute on", fix="--workers 1")
+    return Wish(_sampler(search, also is not None), read(said, latency=also == "latency"), trials, workers, also)
+
+
+def _check_unsearched(said: Mapping[str, Any], trials: int | None, workers: int, also: str | None) -> None:
+    for name, given in (("trials", trials is not None), ("workers", workers != 1), ("also", also is not None)):
+        if given:
+            raise RecipeError(f"--{name} has no meaning without a search", fix="add --search auto")
+    for name, value in said.items():
+        if is_range(value):
+            raise RecipeError(f"{name} cannot be '{value}' without a search", fix="add --search auto, or say one value")
+
+
+def _sampler(name: str, two: bool) -> str:
+    known = ["auto", *plugins.names("samplers")]
+    if name not in known:
+        raise RecipeError(f"unknown sampler '{name}'", fix=nearest(name, known))
+    if two and name in ONE_AIM:
+        raise RecipeError(f"{name} searches for one thing at a time", fix="with --also use --search tpe or random")
+    name = AUTO[two] if name == "auto" else name
+    plugins.load("samplers", name)  # says now if Optuna is not installed
+    return name

@@ -1,0 +1,255 @@
+"""Where trials are trained: from activations that were computed once, on one copy of the backbone that is put back.
+
+The blocks that no trial trains run once for each image and view of it, in one pass that keeps what stands before each
+block that some trial may begin with, and the pooled output. After that a trial costs the training of a few blocks, and
+one of the head alone hardly anything.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from outdo.contracts import Backbone, State
+from outdo.recipe import AUTO, Recipe
+from outdo.search.space import Space
+from outdo.training import averaging, ladder, probe
+from outdo.training.contestants import Study, Trained, accuracy_of, loss_of
+from outdo.training.features import VARIANTS, Activations, Features
+from outdo.training.loop import Examples, Plan, Trainer, base_rate
+from outdo.training.model import Network
+
+DEPTH = 2  # blocks that "auto" trains
+MOST_TRAIN = 4_000  # examples that trials train on; of a larger set as many at random
+EPOCHS = ((1_000, 9), (math.inf, 3))  # (training sets up to so many examples, passes over them)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Indices to train on and to score on, and a linear probe of the former for each input size, to start from."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    heads: dict[int | None, probe.Linear]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial came to. `loss` is that of the epoch whose weights are in place, after the best temperature."""
+
+    loss: float
+    accuracy: float
+    epochs: int
+    seconds: float  # of training and scoring
+
+
+class Watched(Trainer):
+    """A trainer that keeps its last outputs on validation, and the figures of each epoch."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.figures: list[tuple[float, float, float]] = []  # (raw loss, loss, accuracy) by epoch
+        super().__init__(*args, **kwargs)
+
+    def outputs(self, examples: Examples, size: int | None = None) -> np.ndarray:
+        self.seen = super().outputs(examples, size)
+        return self.seen
+
+    def epoch_ended(self, raw: float) -> float:
+        """The loss that counts, of the epoch that just ended. Raises FloatingPointError where it is no number."""
+        loss = loss_of(self.seen, self.validation.codes)
+        if not math.isfinite(loss):
+            raise FloatingPointError("the loss is not a number: the learning rate is too high")
+        self.figures.append((raw, loss, accuracy_of(self.seen, self.validation.codes)))
+        return loss
+
+
+class Pooled:
+    """A backbone after its last block: its states are pooled outputs, on which only a head is trained."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backbone, name)
+
+    def run(self, state: State, start: int, stop: int) -> State:
+        return state
+
+    def pool(self, state: State) -> torch.Tensor:
+        return state["x"].float()
+
+
+class Workbench:
+    """Trains one recipe after another. `ready` does what costs, once; a trial then begins within milliseconds."""
+
+    def __init__(self, study: Study, space: Space, seed: int) -> None:
+        self.study, self.seed = study, seed
+        depth = DEPTH if space.high("depth") == AUTO else int(space.high("depth"))
+        self.deepest = min(depth, study.backbone.depth - 1)
+        self.sizes = self._sizes(space)
+        self.features = {size: self._features(size) for size in self.sizes}
+        self.twin = copy.deepcopy(study.backbone)
+        self._pristine = [p.detach().clone() for p in study.backbone.torch_module.parameters()]
+        self._states: dict[Any, dict[int, Activations]] = {}
+        self.first = self._fold(study.train, study.validation)
+        self.epochs = int(study.recipe.epochs) if study.recipe.epochs != AUTO else next(
+            epochs for below, epochs in EPOCHS if len(self.first.train) <= below)
+
+    # ── what is computed once ────────────────────────────────────────────────────────────────────────────────────────
+
+    def ready(self, augmented: bool) -> None:
+        """Compute every activation that trials may ask for."""
+        for size in self.sizes:
+            for view in self._views(1.0 if augmented else 0.0):
+                self._at(size, view, self.first.train)
+            self._at(size, 0, self.first.validation)
+            self._head(self.first, size)
+
+    def second(self) -> Fold:
+        """Another fold: as many examples held out, of those that the first one trains on."""
+        codes = self.study.codes[self.first.train]
+        groups = None if self.study.groups is None else self.study.groups[self.first.train]
+        folds = max(2, round(len(self.first.train) / max(1, len(self.first.validation))))
+        held = probe.dealt(codes, groups, folds, self.seed) == 0
+        known = np.concatenate([self.first.train[~held], self.first.validation])
+        return Fold(np.sort(known), self.first.train[held], {})
+
+    def _fold(self, train: np.ndarray, validation: np.ndarray) -> Fold:
+        some = np.random.default_rng(self.seed).permutation(train)[:MOST_TRAIN]
+        return Fold(np.sort(some), validation, {})
+
+    def _sizes(self, space: Space) -> list[int | None]:
+        """Those that trials may have; usually one, the size in training, which is a little smaller than in use."""
+        backbone, open_ = self.study.backbone, next((d for d in space.dimensions if d.name == "input_size"), None)
+        if open_ is not None:
+            step = int(open_.step or max(1, (open_.high or 0) - (open_.low or 0)))
+            return list(range(int(open_.low or 0), int(open_.high or 0) + 1, step))
+        if backbone.kind != "image":
+            return [None]
+        usual = self.study.features.size or backbone.preprocessing()["size"]
+        return [min(ladder.train_size(backbone, self.study.recipe), usual)]
+
+    def _features(self, size: int | None) -> Features:
+        known = self.study.features
+        return Features(known.backbone, known.encoded, known.folder.parent, size=size, progress=self.study.progress)
+
+    def _views(self, augmentation: float) -> list[int]:
+        """As it is; with any augmentation mirrored too, and the variants that are no stronger."""
+        if self.study.backbone.kind != "image" or augmentation == 0:
+            return [0]
+        return [0, 1, *(2 + i for i, strength in enumerate(VARIANTS) if strength <= augmentation + 1e-9)]
+
+    def _at(self, size: int | None, view: int, indices: np.ndarray) -> dict[int, Activations]:
+        key = size, view, len(indices), int(indices[0])
+        if key not in self._states:
+            depth = self.study.backbone.depth
+            features = self.features.get(size) or self._features(size)
+            self._states[key] = features.cascade(range(depth - self.deepest, depth), indices, view)
+        return self._states[key]
+
+    def _head(self, fold: Fold, size: int | None) -> probe.Linear:
+        if size not in fold.heads:
+            known = np.concatenate([fold.train, fold.validation])
+            depth, kept = self.study.backbone.depth, []
+            for part in (fold.train, fold.validation):
+                kept.append(self._at(size, 0, part)[depth].arrays["x"][np.arange(len(part))])
+            held = np.isin(known, fold.validation)[None]
+            fitted = probe.fit_linear({"last": np.concatenate(kept)}, self.study.codes[known],
+                                      [(("last",), "columns")], held, refit=False)
+            assert fitted.blind is not None
+            fold.heads[size] = fitted.blind
+        return fold.heads[size]
+
+    # ── a trial ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def resolved(self, recipe: Recipe) -> Recipe:
+        """With every "auto" that training needs as a value."""
+        return recipe.but(
+            depth=DEPTH if recipe.depth == AUTO else recipe.depth,
+            learning_rate=base_rate(recipe, self.study.backbone.kind))
+
+    def trainer(self, recipe: Recipe, fold: Fold, seed: int, *, backbone: Backbone | None = None,
+                watch: Callable[[int, float], bool] = lambda epoch, loss: False,
+                over: Callable[[], bool] = lambda: False) -> Watched:
+        """A trainer of that recipe, from the pretrained weights. `watch` is told the loss of each epoch and says
+        whether that was enough; `over` is asked at every step."""
+        recipe = self.resolved(recipe)
+        size = self.sizes[0] if len(self.sizes) == 1 else int(recipe.input_size)
+        depth = self.study.backbone.depth
+        cut = depth - min(int(recipe.depth), self.deepest)
+        whole = backbone or self._put_back()
+        used: Any = Pooled(whole) if cut == depth else whole
+        train = Examples(self.study.codes[fold.train], None,
+                         [self._at(size, view, fold.train)[cut] for view in self._views(float(recipe.augmentation))])
+        validation = Examples(self.study.codes[fold.validation], None, [self._at(size, 0, fold.validation)[cut]])
+        plan = Plan(cut, size, self.epochs, float(recipe.learning_rate), True,
+                    ladder.is_balanced(recipe, train.codes), "")
+        enough = False
+
+        def log(event: dict[str, Any]) -> None:
+            nonlocal enough
+            if event["event"] == "epoch":
+                enough = watch(event["epoch"], made.epoch_ended(event["validation_loss"]))
+
+        made = Watched(used, self._new_head(fold, size), self.study.task, plan, recipe, seed=seed, train=train,
+                       validation=validation, log=log, over=lambda: enough or over())
+        return made
+
+    def run(self, recipe: Recipe, fold: Fold, seed: int, **watching: Any) -> Outcome:
+        start = time.perf_counter()
+        trainer = self.trainer(recipe, fold, seed, **watching)
+        trainer.fit()
+        _, loss, accuracy = min(trainer.figures)
+        return Outcome(loss, accuracy, len(trainer.figures), time.perf_counter() - start)
+
+    def _new_head(self, fold: Fold, size: int | None) -> torch.nn.Module:
+        start = self._head(fold, size)
+        head: Any = self.study.task.head(self.twin.width, len(self.study.classes))
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(np.ascontiguousarray(start.weight.T)))
+            head.bias.copy_(torch.from_numpy(start.bias))
+        return head.to(next(self.twin.torch_module.parameters()).device)
+
+    def _put_back(self) -> Backbone:
+        with torch.no_grad():
+            for parameter, value in zip(self.twin.torch_module.parameters(), self._pristine, strict=True):
+                parameter.copy_(value)
+        return self.twin
+
+    # ── a trial's model ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def model(self, recipe: Recipe, seed: int, name: str) -> Trained:
+        """The recipe trained once more on the first fold, its weights kept; then the share of the way from the
+        pretrained weights, and for images the size to look at, are chosen on validation."""
+        own = copy.deepcopy(self.study.backbone)
+        trainer = self.trainer(recipe, self.first, seed, backbone=own)
+        before = [p.detach().clone() for p in trainer.parameters]
+        history = trainer.fit()
+        shares = averaging.SHARES if recipe.interpolation == AUTO else (float(recipe.interpolation),)
+        truth = trainer.validation.codes
+        share, _ = averaging.best_share(trainer.parameters, before,
+                                        lambda: loss_of(trainer.outputs(trainer.validation), truth), shares)
+        outputs, size = self._at_best_size(trainer)
+        for parameter in trainer.parameters:
+            parameter.requires_grad_(False)
+        network = Network(own, trainer.head.eval(), trainer.plan.first, size)
+        words = f"{len(history)} epochs, {share:.0%} of the way from the pretrained weights"
+        model = self.study.model(name, [(1.0, network)], own)
+        return Trained(model, outputs, words + (f", at {size} pixels" if size else ""), history)
+
+    def _at_best_size(self, trainer: Watched) -> tuple[np.ndarray, int | None]:
+        """(outputs on validation, size): the size in training, or the larger one that frozen features are taken at."""
+        size, validation = trainer.plan.size, self.first.validation
+        usual = self.study.features.size or self.study.backbone.preprocessing().get("size")
+        found = [(trainer.outputs(trainer.validation), size)]
+        if len(self.sizes) == 1 and usual not in (None, size):
+            larger = replace(trainer.validation, views=[self._at(usual, 0, validation)[trainer.plan.first]])
+            found.append((trainer.outputs(larger), usual))
+        return min(found, key=lambda one: loss_of(one[0], trainer.validation.codes))
