@@ -163,7 +163,7 @@ class Draft:
         good = [one for one in found if one["accuracy"] >= enough and one["seconds"] < one["float_seconds"]]
         fastest = min((one["seconds"] for one in good), default=0.0)
         return max((one for one in good if one["seconds"] <= CLOSE * fastest), default=None,
-                   key=lambda one: (one["accuracy"], min(p["labels_agree"] for p in one["parity"].values())))
+                   key=lambda one: min(p["labels_agree"] for p in one["parity"].values()))
 
     def verdict(self, found: list[dict[str, Any]], chosen: dict[str, Any] | None) -> str:
         accuracy = self.about["parity"]["accuracy"]["float32"]

@@ -43,7 +43,7 @@ class BundlePredictor:
         self._reader = reader_of(bundle)
         self.choice = engines.fastest_choice(bundle, self._reader.example, threads) if engine == "auto" else \
             engines.plain_choice(bundle, engine, threads)
-        self._engine = engines.start(bundle, self.choice)
+        self._engine = engines.start(bundle, self.choice, self._reader.example(1))
 
     def decode(self, data: bytes | str) -> np.ndarray:
         """One input as the network takes it: (H, W, 3) uint8 of the bundle's size and upright, or (L,) int32 token ids.
