@@ -11,7 +11,7 @@ ROOT = Path(outdo.__file__).parent
 # a unit may import units before its group, and those before it in its own group
 GROUPS = [
     ["errors"], ["progress", "contracts", "recipe", "plugins", "runtime"], ["storage", "runs", "data"], ["training"],
-    ["backbones", "tasks", "search", "deploy", "evaluation"], ["serving", "scale"], ["improve"],
+    ["backbones", "tasks", "search", "evaluation", "deploy", "evaluation.rivals"], ["serving", "scale"], ["improve"],
     ["loading", "proof", "reproduce"], ["applications"],
     ["__init__", "demo", "cli", "__main__"],
 ]
@@ -33,8 +33,8 @@ def imports(source: str) -> Iterator[str]:
 
 def unit(dotted: str) -> str:
     """`outdo.data.splits.carve` and `data.splits` are of the unit `data`; `outdo` itself is `__init__`."""
-    first = dotted.removeprefix("outdo").lstrip(".").partition(".")[0]
-    return first if first in ORDER and first != "__init__" else "__init__"
+    name = dotted.removeprefix("outdo").lstrip(".")
+    return max((u for u in ORDER if name == u or name.startswith(f"{u}.")), key=len, default="__init__")
 
 
 def is_downward(importer: str, imported: str) -> bool:

@@ -43,7 +43,7 @@ def said(sort, ground, tmp_path):
 
 
 def test_there_are_sorts():
-    assert set(SORTS) >= {"endpoint", "onnx", "predictions", "python", "run"}
+    assert set(SORTS) >= {"bundle", "endpoint", "onnx", "predictions", "python", "run"}
 
 
 def test_exactly_one_sort_takes_it(sort, said):
