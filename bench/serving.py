@@ -44,7 +44,9 @@ from PIL import Image
 said = json.loads(sys.argv[1])
 session = onnxruntime.InferenceSession(said["model"], providers=["CPUExecutionProvider"])
 def pixels(data):
-    image = Image.open(io.BytesIO(data)).convert("RGB")
+    return fitted(Image.open(io.BytesIO(data)))
+def fitted(image):
+    image = image.convert("RGB")
     if said["fit"] == "crop":
         scale = 7 / 8 * min(image.height / said["height"], image.width / said["width"])
         half_wide, half_high = said["width"] * scale / 2, said["height"] * scale / 2
@@ -67,19 +69,30 @@ def predict(data: bytes = Body(media_type="image/jpeg")):
 uvicorn.run(app, port=said["port"], access_log=False, log_level="warning")
 """,
     "LitServe": COMMON + """
+from typing import Annotated
 import litserve
-from fastapi import Request
+from fastapi import Body
 class Api(litserve.LitAPI):
     def setup(self, device): pass
-    async def decode_request(self, request: Request): return pixels(await request.body())
+    def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]): return pixels(request)
     def batch(self, inputs): return list(inputs)
     def predict(self, images): return run(images)
     def unbatch(self, output): return output
-    async def encode_response(self, output): return {"probabilities": output}
+    def encode_response(self, output): return {"probabilities": output}
 if __name__ == "__main__":
-    api = Api(max_batch_size=16, batch_timeout=0.005, enable_async=False)
+    api = Api(max_batch_size=16, batch_timeout=0.005)
     litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=60).run(
         port=said["port"], num_api_servers=1, generate_client_file=False, log_level="warning")
+""",
+    "BentoML": COMMON.replace("sys.argv[1]", "os.environ['SAID']").replace("import io", "import io, os") + """
+import bentoml
+from PIL.Image import Image as Picture
+@bentoml.service(workers=1, traffic={"timeout": 60}, http={"port": said["port"]},
+                 logging={"access": {"enabled": False}})
+class Photos:
+    @bentoml.api(route="/predict")
+    def predict(self, image: Picture, /) -> list[float]:
+        return run([fitted(image)])[0]
 """,
 }
 
@@ -181,12 +194,15 @@ def commands(bundle: Path, peers: Path | None, folder: Path) -> dict[str, list[s
     model.write_bytes(opened.read(opened.about["models"][chosen.model]))
     print(f"{bundle.name}: {chosen}", file=sys.stderr)
     found = {f"outdo ({engine})": [sys.executable, "-c", OUTDO, str(bundle), str(PORT), engine]
-             for engine in ("auto", "onnxruntime")}
+             for engine in ("auto", "onnxruntime")[: 1 + (chosen.engine != "onnxruntime")]}
     said = json.dumps({**opened.about["input"], "model": str(model), "port": PORT})
     for name, program in PEERS.items() if peers else ():
         file = folder / f"serve_{name.lower()}.py"
         file.write_text(program)
         found[name] = [str(peers), str(file), said]
+        if name == "BentoML":
+            found[name] = ["env", f"SAID={said}", str(peers.parent / "bentoml"), "serve", f"{file.stem}:Photos",
+                           "--working-dir", str(folder)]
     return found
 
 
@@ -199,6 +215,8 @@ def compare(args: argparse.Namespace, photos: list[bytes], folder: Path) -> dict
     rounds: dict[str, list[dict[str, Any]]] = {}
     for _ in range(args.rounds):
         for name, command in commands(args.bundle, args.peers, folder).items():
+            if args.only and args.only not in name:
+                continue
             with serving(command, photos[0], folder / "log") as process:
                 asyncio.run(load(photos, args.clients, 1.0))
                 measured = asyncio.run(load(photos, args.clients, args.seconds))
@@ -227,7 +245,8 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="the Python of an environment with the peers")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each server")
+    parser.add_argument("--only", help="servers whose name has this in it")
     parser.add_argument("--overload", action="store_true")
     args = parser.parse_args()
     photos = [path.read_bytes() for path in sorted(args.photos.rglob("*.jpg"))[:200]]

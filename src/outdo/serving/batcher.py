@@ -53,7 +53,7 @@ class Batcher:
     `most` is the size of a batch. A model is told apart by identity, so one that was replaced answers what it decoded.
     """
 
-    def __init__(self, *, most: int = 16, queue: int = 256, deadline: float = 10.0, memory: int = 512 << 20,
+    def __init__(self, *, most: int = 8, queue: int = 256, deadline: float = 10.0, memory: int = 512 << 20,
                  decoders: int = 2) -> None:
         self.most, self.queue, self.deadline, self.memory = most, queue, deadline, memory
         self.check: Callable[[bytes | str], None] = lambda data: None  # raises for what must not even be decoded
