@@ -84,7 +84,9 @@ class TestSingleObjective(SingleOnlySamplerTestCase):
 
 
 def test_the_suite_looked_at_them():
-    assert {"random", "tpe"} <= set(NAMES)
+    assert {"ant_colony", "genetic", "random", "tpe"} <= set(NAMES)
+    assert {"ant_colony", "genetic"} <= set(JOINT)
+    assert {"ant_colony", "genetic"} <= set(SINGLE)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -150,9 +150,9 @@ def _narrowed(c: Choice, text: str) -> Dimension:
         raise RecipeError(f"the range of {c.name}, '{text}', is empty", expected="low..high")
     if low == high:
         raise RecipeError(f"the range of {c.name}, '{text}', has one point", fix=f"write {_flag(c.name)} {ends[0]}")
-    step = c.step and min(c.step, high - low)
+    step = min(c.step, high - low) if c.step and c.kind == "int" else None
     if step:
-        high = type(low)(low + step * int((high - low) / step + 1e-9))  # the last step inside
+        high = low + step * ((high - low) // step)  # the last step inside
     return replace(usual, low=low, high=high, log=c.log and low > 0, step=step)
 
 

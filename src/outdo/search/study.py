@@ -92,7 +92,7 @@ def open_study(path: Path, aim: Aim, worker: int = 0) -> optuna.Study:
         storage = optuna.storages.JournalStorage(Journal(path))
         study = optuna.create_study(storage=storage, study_name=NAME, directions=aim.directions, load_if_exists=True,
                                     pruner=optuna.pruners.SuccessiveHalvingPruner(1, REDUCTION))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise RunError(f"{path} is damaged ({error})", fix="run again into a new folder") from None
     mark = {"schema": SCHEMA, "space": aim.space.as_json(), "directions": aim.directions}
     mark = json.loads(json.dumps(mark))

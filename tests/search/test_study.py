@@ -1,0 +1,341 @@
+"""The engine on a tiny backbone: trials, pruning, failures, kills, workers, confirmation, two aims."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scenes import study as make
+
+from outdo.errors import RunError
+from outdo.search import confirm, find, summary, workers
+from outdo.search import study as engine
+from outdo.search.space import read, suited
+from outdo.search.wish import wish
+from outdo.search.workbench import Workbench
+
+FOREVER = engine.Clock(lambda: 1e9, 1e9)
+
+
+def bench_and_aim(trials=6, sampler="random", said=None, seed=0, **choices):
+    study = make(n=72, **choices)
+    space = suited(read({"epochs": 3, **(said or {})}), "image", study.backbone.depth, imbalanced=False)
+    study.recipe = space.recipe
+    bench = Workbench(study, space, seed)
+    bench.ready(augmented=True)
+    return bench, engine.Aim(sampler, space, seed, trials)
+
+
+def searched(path, bench, aim, clock=FOREVER):
+    ledger = engine.open_study(path, aim)
+    engine.abandon(ledger, engine.INTERRUPTED)
+    engine.work(ledger, path, bench, aim, clock)
+    return ledger
+
+
+def timed(**choices):
+    study = make(n=72, **choices)
+    study.left = lambda: 1e6
+    return study
+
+
+def once():
+    known = {}
+
+    def make_once(name, make):
+        if name not in known:
+            known[name] = json.loads(json.dumps(make()))
+        return known[name]
+
+    return make_once
+
+
+# ── trials ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_trial_is_the_same_wherever_it_runs(tmp_path):
+    """On a used bench and on a new one: the copy of the backbone is put back, and nothing draws from globals."""
+    bench, _ = bench_and_aim()
+    recipes = [bench.study.recipe.but(depth=2, learning_rate=0.1), bench.study.recipe.but(depth=1, mixup=0.3),
+               bench.study.recipe.but(depth=0, averaging="none")]
+    first = [bench.run(r, bench.first, 7).loss for r in recipes]
+    again = [bench.run(r, bench.first, 7).loss for r in recipes]
+    new, _ = bench_and_aim()
+    assert first == again == [new.run(r, new.first, 7).loss for r in recipes]
+    assert len(set(first)) == 3
+
+
+def test_a_trial_is_what_a_fine_tune_from_activations_is():
+    """Its model, run from the pixels, gives the outputs that it was scored by."""
+    bench, _ = bench_and_aim()
+    for depth in (0, 2):
+        trained = bench.model(bench.study.recipe.but(depth=depth, learning_rate=3e-3), 1, "one")
+        outputs = trained.model.outputs(bench.study.encoded, bench.study.validation, bench.study.features)
+        assert np.allclose(outputs, trained.outputs, atol=1e-3)
+    assert all(torch.equal(a, b) for a, b in zip(bench._pristine, bench.study.backbone.torch_module.parameters(),
+                                                 strict=True))
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "genetic", "ant_colony"])
+def test_every_sampler_searches(tmp_path, sampler):
+    bench, aim = bench_and_aim(14, sampler)
+    ledger = searched(tmp_path / "s" / "study.log", bench, aim)
+    trials = ledger.get_trials()
+    assert len(trials) == 14
+    assert {t.state.name for t in trials} == {"COMPLETE", "PRUNED"}
+    assert len({engine.about(t)["seed"] for t in trials}) == 14
+    stopped = [engine.about(t)["epochs"] for t in trials if t.state.name == "PRUNED"]
+    assert stopped
+    assert max(stopped) < 3
+    found = summary.importance(trials)
+    assert set(found) <= {d.name for d in aim.space.dimensions}
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_two_epochs_of_augmentation_see_other_views():
+    bench, _ = bench_and_aim()
+    views = [bench._views(strength) for strength in (0.0, 0.5, 1.0)]
+    assert views == [[0], [0, 1, 2], [0, 1, 2, 3]]
+    rows = bench._at(bench.sizes[0], 2, bench.first.train)[bench.study.backbone.depth].arrays["x"][np.arange(4)]
+    plain = bench._at(bench.sizes[0], 0, bench.first.train)[bench.study.backbone.depth].arrays["x"][np.arange(4)]
+    assert not np.allclose(rows, plain)
+
+
+# ── what goes wrong ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"), "out of memory"),
+    (MemoryError(), "out of memory"),
+    (FloatingPointError("the loss is not a number"), "not a number"),
+    (ZeroDivisionError("one\ntwo"), "one"),
+])
+def test_a_failing_trial_is_written_down_and_the_next_one_runs(tmp_path, monkeypatch, error, words):
+    bench, aim = bench_and_aim(4)
+    run, calls = bench.run, []
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise error
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(bench, "run", failing)
+    trials = searched(tmp_path / "study.log", bench, aim).get_trials()
+    assert [t.state.name == "FAIL" for t in trials] == [False, True, False, False]
+    assert words in engine.about(trials[1])["failure"]
+    assert summary.row(trials[1])["state"] == "failed"
+
+
+def test_a_loss_that_is_no_number_fails_the_trial(tmp_path):
+    bench, aim = bench_and_aim(1, said={"learning_rate": 1.0, "optimiser": "sgd"})
+    trainer = bench.trainer
+
+    def poisoned(*args, **kwargs):
+        made = trainer(*args, **kwargs)
+        with torch.no_grad():
+            made.parameters[-1].fill_(float("nan"))
+        return made
+
+    bench.trainer = poisoned
+    (trial,) = searched(tmp_path / "study.log", bench, aim).get_trials()
+    assert trial.state.name == "FAIL"
+    assert "not a number" in engine.about(trial)["failure"]
+
+
+def test_a_slow_trial_is_stopped_and_the_end_of_the_time_costs_one(tmp_path):
+    bench, aim = bench_and_aim(2)
+    trials = searched(tmp_path / "a.log", bench, aim, engine.Clock(lambda: 1e9, 0.0)).get_trials()
+    assert ["longer than" in engine.about(t)["failure"] for t in trials] == [True, True]
+    left = iter([1.0, 1.0, 0.0, 0.0])
+    ledger = searched(tmp_path / "b.log", bench, aim, engine.Clock(lambda: next(left), 1e9))
+    assert engine.about(ledger.get_trials()[0])["failure"] == engine.INTERRUPTED
+    assert engine.counted(ledger) == []
+
+
+def test_ctrl_c_goes_through(tmp_path, monkeypatch):
+    bench, aim = bench_and_aim(3)
+    monkeypatch.setattr(bench, "run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    ledger = engine.open_study(tmp_path / "study.log", aim)
+    with pytest.raises(KeyboardInterrupt):
+        engine.work(ledger, tmp_path / "study.log", bench, aim, FOREVER)
+    assert engine.counted(ledger) == []
+
+
+def test_every_trial_failing_is_one_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(Workbench, "run", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("nothing works")))
+    with pytest.raises(RunError, match=r"all 3 trials failed.*nothing works"):
+        find.find(timed(), wish("random", {}, 3), tmp_path, once())
+
+
+def test_no_time_for_a_single_trial_is_one_message(tmp_path):
+    study = make(n=72)
+    study.left = lambda: 0.0
+    with pytest.raises(RunError, match="too short for one trial"):
+        find.find(study, wish("random", {}, 3), tmp_path, once())
+
+
+# ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_search_goes_on_where_it_stopped(tmp_path):
+    bench, aim = bench_and_aim(9, "genetic")
+    whole = searched(tmp_path / "whole.log", bench, aim)
+    path = tmp_path / "parts.log"
+    searched(path, bench, engine.Aim("genetic", aim.space, 0, 4))
+    ledger = engine.open_study(path, aim)
+    ledger.ask()  # a trial that a kill left running
+    with open(path, "ab") as file:
+        file.write(b'{"op_code": 5, "half a li')
+    parts = searched(path, bench, aim)
+    losses = [[engine.about(t)["loss"] for t in engine.counted(study)] for study in (whole, parts)]
+    assert len(losses[0]) == len(losses[1]) == 9
+    assert losses[0][:4] == losses[1][:4]
+    assert [t.state.name for t in parts.get_trials()].count("RUNNING") == 0
+
+
+def test_random_draws_are_not_repeated_when_resumed(tmp_path):
+    bench, aim = bench_and_aim(6)
+    path = tmp_path / "study.log"
+    searched(path, bench, engine.Aim("random", aim.space, 0, 3))
+    rates = [t.params["learning_rate"] for t in searched(path, bench, aim).get_trials()]
+    assert len(set(rates)) == 6
+
+
+@pytest.mark.parametrize("damage", [b"nonsense\n", b'{"op_code": 99}\n', b"[]\n"])
+def test_a_damaged_file_is_said(tmp_path, damage):
+    _, aim = bench_and_aim()
+    path = tmp_path / "study.log"
+    path.write_bytes(damage * 2)
+    with pytest.raises(RunError, match="damaged"):
+        engine.open_study(path, aim)
+
+
+def test_a_file_of_another_version_or_space_is_said(tmp_path, monkeypatch):
+    bench, aim = bench_and_aim(1)
+    path = tmp_path / "study.log"
+    searched(path, bench, aim)
+    other = engine.Aim("random", suited(read({"depth": 1}), "image", 5, imbalanced=False), 0, 1)
+    with pytest.raises(RunError, match="another version or space"):
+        engine.open_study(path, other)
+    monkeypatch.setattr(engine, "SCHEMA", 2)
+    with pytest.raises(RunError, match="another version or space"):
+        engine.open_study(path, aim)
+
+
+KILLED = """
+import sys
+sys.path[:0] = [{here!r}, {scenes!r}]
+from pathlib import Path
+from test_study import bench_and_aim, searched
+import test_study
+bench, aim = bench_and_aim(1000, "tpe", said={{"depth": 1}})
+print("ready", flush=True)
+searched(Path({path!r}), bench, aim)
+"""
+
+
+def test_kill_9_costs_the_running_trial_and_nothing_else(tmp_path):
+    here = Path(__file__).parent
+    path = tmp_path / "study.log"
+    code = KILLED.format(here=str(here), scenes=str(here.parent / "training"), path=str(path))
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    while not path.exists() or path.read_bytes().count(b'"loss"') < 3:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    bench, aim = bench_and_aim(1000, "tpe", said={"depth": 1})
+    ledger = engine.open_study(path, aim)
+    states = [t.state.name for t in ledger.get_trials()]
+    assert states.count("RUNNING") <= 1
+    finished = len(states) - states.count("RUNNING")
+    assert finished >= 3
+    after = searched(path, bench, engine.Aim("tpe", aim.space, 0, finished + 2))
+    assert len(engine.counted(after)) == finished + 2
+
+
+# ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
+def test_workers_share_a_study_and_survive_a_crash(tmp_path, monkeypatch):
+    bench, aim = bench_and_aim(8, "random")
+    run, mark = bench.run, tmp_path / "crashed"
+
+    def crashing(*args, **kwargs):
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(bench, "run", crashing)
+    told = []
+    with torch.random.fork_rng(devices=[]):
+        workers.work(tmp_path / "study.log", bench, aim, FOREVER, 2, told.append)
+    trials = engine.open_study(tmp_path / "study.log", aim).get_trials()
+    assert len(trials) == 8
+    failures = [engine.about(t)["failure"] for t in trials if t.state.name == "FAIL"]
+    assert failures == ["its process ended: signal 9, out of memory perhaps"]
+    assert len(told) == 8
+    assert len({t.params["learning_rate"] for t in trials}) == 8
+    assert {engine.about(t)["worker"] for t in trials} >= {2}
+
+
+# ── confirmation, and the whole ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_second_fold_is_none_that_chose(tmp_path):
+    bench, _ = bench_and_aim()
+    second = bench.second()
+    assert set(second.validation) <= set(bench.first.train)
+    assert set(bench.first.validation) <= set(second.train)
+    assert not set(second.train) & set(second.validation)
+    assert len(second.validation) == pytest.approx(len(bench.first.validation), abs=3)
+    assert set(bench.study.codes[second.validation]) == {0, 1, 2}
+
+
+def row(number, first, second):
+    return {"trial": number, "first": {"loss": first, "accuracy": 1.0}, "second": {"loss": second, "accuracy": 1.0}}
+
+
+def test_what_luck_had_added_is_taken_off():
+    found = confirm.judged([row(0, 0.5, 0.5), row(7, 0.2, 0.6), row(9, 0.3, 0.3)])
+    assert (found["best"], found["chosen"]) == (7, 9)
+    assert found["claimed"] == pytest.approx(0.3)
+    assert found["confirmed"] == pytest.approx(-0.1)
+    assert found["optimism"] == pytest.approx(0.4)
+    assert confirm.judged([row(3, 0.2, 0.2)])["claimed"] is None
+
+
+def test_a_whole_search(tmp_path):
+    keep = once()
+    study = timed(epochs=2)
+    found = find.find(study, wish("ant_colony", {"epochs": 2}, 12), tmp_path, keep)
+    account = found.account
+    assert account["trials"] == 12
+    assert account["history"][0]["params"]["learning_rate"] == pytest.approx(5e-4)
+    assert account["confirmed"]["rows"][0]["trial"] == 0
+    assert found.trained.outputs.shape == (len(study.validation), 3)
+    assert found.recipe.depth in (0, 1, 2, 3)
+    assert "12 trials by ant_colony" in found.words
+    again = find.find(study, wish("ant_colony", {"epochs": 2}, 12), tmp_path, keep)
+    assert np.array_equal(again.trained.outputs, found.trained.outputs)
+    assert again.account["history"] == account["history"]
+
+
+def test_with_latency_the_front_is_shown(tmp_path):
+    found = find.find(timed(epochs=2), wish("random", {"epochs": 2, "input_size": "32..96"}, 8, also="latency"),
+                      tmp_path, once())
+    front = found.account["front"]
+    assert found.account["aims"] == ["validation loss", "latency"]
+    assert front
+    assert [row["latency"] for row in front] == sorted(row["latency"] for row in front)
+    assert [row["loss"] for row in front] == sorted((row["loss"] for row in front), reverse=True)
+    assert all("--input-size" in row["flags"] for row in front)
