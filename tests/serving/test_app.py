@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from standins import Brightness, Length, app, lines, picture, service
+from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 
 from outdo.errors import UserError
 from outdo.serving.app import OPEN, Routes
 from outdo.serving.keys import KeyFile
-from outdo.serving.limits import Limits, Rates
+from outdo.serving.limits import Limits, Rates, parse_json
 from outdo.serving.models import Models
 from outdo.serving.telemetry import ShadowLog
 
@@ -98,6 +99,15 @@ def test_json_that_is_no_question(client, said):
     answer = client().post("/predict?model=lengths", content=said, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert len(answer.json()["error"]) < 300
+
+
+@pytest.mark.parametrize("said", [b"[NaN]", b"[-Infinity]", b"[1e999]", b"[[[[1]]]]", b'{"a": {"b": [{}]}}', b"[1", b"",
+                                  b"\xff", b"9" * 5000, b"[" * 100_000])
+def test_json_beyond_its_limits(said):
+    with pytest.raises(HTTPException) as refused:
+        parse_json(said, depth=3)
+    assert refused.value.status_code == 400
+    assert parse_json(b'[[[1e3, "[[[["]]]', depth=3) == [[[1000.0, "[[[["]]]
 
 
 def test_a_text_may_hold_half_a_character(client):
@@ -341,6 +351,9 @@ def test_reload_replaces_all_or_nothing():
     shelf["b"] = Length("b", "2")
     models.reload()
     assert [served.champion.version for served in models.by_name.values()] == ["2", "2"]
+    shelf["a"] = Length("renamed")
+    models.reload()
+    assert {*models.by_name} == {"renamed", "b"}
 
 
 # ── explaining, and what is said ─────────────────────────────────────────────────────────────────────────────────────

@@ -194,6 +194,23 @@ def test_sigterm_loses_no_request(tmp_path, keep_alive):
         assert outcomes[200] > 20
 
 
+def test_a_request_that_was_under_way_at_sigterm_is_answered(tmp_path):
+    """Connections on which nothing has been asked yet, and one that was kept: none is closed in a client's face."""
+    with Process(tmp_path) as server:
+        kept, fresh = (http.client.HTTPConnection("127.0.0.1", server.port, timeout=10) for _ in range(2))
+        assert ask(server.port, kept) == (200, "1", True)
+        fresh.connect()
+        ask(server.port)  # the server has seen them all
+        server.send(signal.SIGTERM)
+        server.until("draining")
+        time.sleep(0.25)
+        for connection in (kept, fresh):
+            assert ask(server.port, connection) == (200, "1", False)
+        with pytest.raises(ConnectionRefusedError):
+            ask(server.port)
+        assert server.process.wait(10) == 0
+
+
 def test_sighup_brings_a_new_bundle_without_losing_a_request(tmp_path):
     with Process(tmp_path) as server:
         load = Load(server.port, 4)
