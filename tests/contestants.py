@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from outdo.contracts import Contestant, Predictions, TestSet
+from outdo.contracts import Answers, Audit, Contestant, Predictions, TestSet
 
 
 class Texts:
@@ -69,3 +69,60 @@ def certain(labels, classes=3):
 
 def contestant(name, probabilities, role="before", model=None):
     return Contestant(name, role, Predictions(np.asarray(probabilities)), model)
+
+
+# ── images that are asked about again ────────────────────────────────────────────────────────────────────────────────
+
+
+class Linear:
+    """Outputs = mean over pixels of weight * pixel, for each class, plus a bias; its robust accuracy is known exactly."""
+
+    def __init__(self, weight, bias):
+        self.weight, self.bias = np.asarray(weight, np.float32), np.asarray(bias, np.float32)  # (C, 3), (C,)
+
+    def predict_pixels(self, images):
+        scores = images.mean((1, 2)) / 255 @ self.weight.T + self.bias
+        odds = np.exp(10 * (scores - scores.max(1, keepdims=True)))
+        return odds / odds.sum(1, keepdims=True)
+
+    def predict(self, inputs):
+        from outdo.data.images import decode
+
+        return self.predict_pixels(np.stack([decode(inputs.read(i), None) for i in range(len(inputs))]))
+
+    def differentiable(self):
+        import torch
+
+        return lambda x: 10 * (x.mean((2, 3)) @ torch.from_numpy(self.weight).T + torch.from_numpy(self.bias))
+
+    def size_bytes(self):
+        return self.weight.nbytes
+
+    def parameters(self):
+        return self.weight.size
+
+
+def colourful(codes, classes=3, seed=0):
+    """A test of images whose class is their strongest colour, as far as noise lets it, with an audit; and two
+    contestants who judge by colour, the second better."""
+    from outdo.data.inputs import pictures
+
+    codes, rng = np.asarray(codes, np.int64), np.random.default_rng(seed)
+
+    def images(truth):
+        level = rng.normal(110, 12, (len(truth), 1, 1, 3))
+        level[np.arange(len(truth)), ..., truth % 3] += 25
+        return np.clip(level + rng.normal(0, 15, (len(truth), 32, 32, 3)), 0, 255).astype(np.uint8)
+
+    shown, seen_codes = images(codes), np.arange(max(3, len(codes))) % classes
+    seen = images(seen_codes)
+    audit = Audit(seen.mean((1, 2)).astype(np.float32), shown.mean((1, 2)).astype(np.float32).reshape(-1, 3))
+    ids = tuple(f"photos/{i}.png" for i in range(len(codes)))
+    test = TestSet(ids, pictures(shown), codes, tuple(f"class {c}" for c in range(classes)), audit=audit)
+    weight = np.eye(classes, 3)
+    models = {"linear probe": Linear(weight + 0.3 * rng.normal(size=weight.shape), np.zeros(classes)),
+              "fine-tuned": Linear(weight, np.zeros(classes))}
+    sides = [Contestant(name, role, Predictions(model.predict_pixels(shown).reshape(-1, classes)), model,
+                        trained_on=Answers(Predictions(model.predict_pixels(seen)), seen_codes))
+             for (name, model), role in zip(models.items(), ("before", "after"), strict=True)]
+    return sides, test

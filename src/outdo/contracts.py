@@ -312,6 +312,26 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Answers on examples outside of the test, and their truth."""
+
+    predictions: Predictions
+    codes: np.ndarray  # (N,) int64
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an attacker may have who wants to know on which examples a model was trained: frozen features of training
+    examples, those that `Contestant.trained_on` answers, and of the test."""
+
+    members: np.ndarray  # (M, D) float32
+    strangers: np.ndarray  # (N, D) float32, in the test's order
+
+
+@dataclass(frozen=True)
 class TestSet:
     """The sealed test once opened: what the axes may see."""
 
@@ -322,6 +342,7 @@ class TestSet:
     codes: np.ndarray  # (N,) int64
     classes: tuple[str, ...]
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    audit: Audit | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -350,6 +371,16 @@ class TakesPixels(Protocol):
         ...
 
 
+@runtime_checkable
+class Differentiable(Protocol):
+    """A Runnable whose outputs can be followed back to the pixels."""
+
+    def differentiable(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """(N, 3, H, W) float32 images in 0..1, upright and whole, to raw outputs (N, C), in float32 and with gradients;
+        None where this model has none."""
+        ...
+
+
 @dataclass(frozen=True)
 class Contestant:
     """One side of a comparison."""
@@ -359,6 +390,8 @@ class Contestant:
     predictions: Predictions
     model: Runnable | None = None  # None when only predictions are known
     about: Mapping[str, Any] = field(default_factory=dict)
+    held_out: Answers | None = None  # on validation, from a fit that had not seen it: thresholds are chosen on these
+    trained_on: Answers | None = None  # on some of the examples that it was trained on
 
 
 # (B, N) non-negative weights over the examples -> (B,) values of a metric, so that a bootstrap is one call
@@ -383,7 +416,10 @@ class Measurement:
 
 
 class Axis(Protocol):
-    """Plug-in: one way to be better. Measures only; judging is comparison's and showing the report's."""
+    """Plug-in: one way to be better. Measures only; judging is comparison's and showing the report's.
+
+    One that takes minutes says `costly = True`, and is only measured when it is asked for.
+    """
 
     title: str  # as in the table: "worst class"
     summary: str

@@ -128,8 +128,11 @@ class ImageBackbone:
             return pooled(self.torch_module, state["x"]).float()
 
     def features(self, rows: np.ndarray | torch.Tensor, size: int | None = None) -> dict[str, torch.Tensor]:
-        x = self.prepare(rows, size)["x"].to(_fold.DTYPES[self.precision])
-        return self._sets(self._fast(self.precision), x)
+        x = self.prepare(rows, size)["x"]
+        if x.requires_grad:
+            with _fold.training(self.torch_module, self.pairs, self.precision):
+                return self._sets(self.chain, x)
+        return self._sets(self._fast(self.precision), x.to(_fold.DTYPES[self.precision]))
 
     def exportable(self, rows: tuple[int, int] | None, size: int | None = None) -> nn.Module:
         from outdo.backbones._export import ExportableImages
@@ -139,7 +142,7 @@ class ImageBackbone:
 
     def _sets(self, chain: _chain.Chain, x: torch.Tensor) -> dict[str, torch.Tensor]:
         means = []
-        with torch.no_grad():
+        with torch.set_grad_enabled(x.requires_grad):
             for block in range(self.depth):
                 x = chain.run(x, block, block + 1)
                 if block in self._stages:

@@ -17,7 +17,7 @@ from typing import Any
 
 from outdo import __version__, plugins
 from outdo.contracts import Axis, Contestant, Measurement, Progress, TestSet
-from outdo.errors import RunError
+from outdo.errors import PluginError, RunError, nearest
 from outdo.evaluation import explain, gate, wear
 from outdo.evaluation.comparison import Comparison, compare, detectable
 from outdo.storage import plain, read_json
@@ -41,8 +41,8 @@ def measure_all(
     contestants: Sequence[Contestant], test: TestSet, axes: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Measurement]]:
-    """axis -> contestant -> Measurement, for the named axes or all that there are."""
-    loaded = {name: plugins.load("axes", name) for name in (plugins.names("axes") if axes is None else axes)}
+    """axis -> contestant -> Measurement, for the named axes or those that cost little."""
+    loaded = {name: plugins.load("axes", name) for name in (chosen("default") if axes is None else axes)}
     ordered = sorted(loaded, key=lambda name: (list(UNITS).index(loaded[name].unit), name))
     found = {}
     for done, name in enumerate(ordered):
@@ -52,6 +52,19 @@ def measure_all(
     if progress:
         progress("measured", len(ordered), len(ordered))
     return found
+
+
+def chosen(said: str, headline: str = "accuracy") -> list[str]:
+    """The axes that `said` names, apart by commas: names, `default` for those that cost little, `all`. The headline is
+    always among them. Raises PluginError with the nearest name."""
+    known = plugins.load_all("axes")
+    groups = {"all": set(known), "default": {n for n, axis in known.items() if not getattr(axis, "costly", False)}}
+    found = {headline}
+    for word in filter(None, (word.strip().replace("-", "_") for word in said.split(","))):
+        if word not in groups and word not in known:
+            raise PluginError(f"unknown axis '{word}'", fix=nearest(word, [*known, *groups]))
+        found |= groups.get(word, {word})
+    return sorted(found)
 
 
 def build(

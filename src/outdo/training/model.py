@@ -115,6 +115,20 @@ class Model:
         rows = seen(images, self.backbone.preprocessing())
         return self.probabilities(self._outputs(ArrayRows(rows)))
 
+    def differentiable(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """See `contracts.Differentiable`. None for texts, and for parts that count neighbours."""
+        if self.backbone.kind != "image" or not all(isinstance(p, Constant | Linear | Network) for _, p in self.parts):
+            return None
+
+        def outputs(x: torch.Tensor) -> torch.Tensor:
+            rows = seen(255 * x.permute(0, 2, 3, 1), self.backbone.preprocessing())
+            total = x.new_zeros(len(x), len(self.classes))
+            for share, part in self.parts:
+                total = total + share * followed(part, rows, self)
+            return total
+
+        return outputs
+
     def _outputs(self, rows: Rows) -> np.ndarray:
         """(N, C), nothing cached."""
         need = any(isinstance(part, Linear | Neighbours) for _, part in self.parts)
@@ -204,7 +218,24 @@ class Model:
                    said["about"])
 
 
-def seen(images: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:
+def followed(part: Any, rows: torch.Tensor, model: Model) -> torch.Tensor:
+    """(n, C) outputs of one part for float rows (n, H, W, 3), in float32 and as a function that autograd can follow."""
+    if isinstance(part, Constant):
+        return torch.from_numpy(part.bias).expand(len(rows), -1)
+    backbone = part.backbone if isinstance(part, Network) else model.backbone
+    usual, backbone.precision = backbone.precision, "float32"
+    try:
+        if isinstance(part, Network):
+            state = backbone.run(backbone.prepare(rows, part.size), 0, backbone.depth)
+            return part.head(backbone.pool(state))
+        sets = backbone.features(rows, model.size)
+        features = torch.cat([sets[name] for name in part.sets], 1)
+        return features @ torch.from_numpy(part.weight) + torch.from_numpy(part.bias)
+    finally:
+        backbone.precision = usual
+
+
+def seen(images: Any, preprocessing: Mapping[str, Any]) -> Any:
     """The part of decoded images (N, H, W, 3) that becomes rows: all, or 7/8 of the largest square in the centre."""
     side = preprocessing["size"]
     whole = preprocessing["fit"] == "squash" or tuple(preprocessing.get("store") or (side, side)) != (side, side)
