@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,8 +70,9 @@ def compare(champion: Any, challenger: Any, *more: Any, data: str | Path | Datas
     measured = report.measure_all(contestants, field.test, progress=progress)
     if not field.reread:
         with_sizes(measured, runs, list(said))
-    content = report.build(contestants, field.test, measured, context(runs, field, seen, models), margin=margin,
-                           headline=field.task.metric)
+    made = context(runs, list(said)[1], field, seen, models)
+    content = report.build(contestants, field.test, measured, made, margin=margin, headline=field.task.metric)
+    content["command"] = command(said, data, margin, require)
     content |= {"gate": gate.judge(content, requirements)} if requirements else {}
     if folder is not None:
         predictions.write(folder, field.test, contestants)
@@ -274,15 +276,27 @@ def answers(name: str, said: Any, run: Run | None, field: Field) -> Contestant:
 # ── the report ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def context(runs: Mapping[str, Run], field: Field, seen: str, models: int) -> dict[str, Any]:
+def context(runs: Mapping[str, Run], challenger: str, field: Field, seen: str, models: int) -> dict[str, Any]:
     from outdo.evaluation import report
 
     contents = [report.Report.read(run.folder).content for run in runs.values()]
-    latest = contents[-1] if contents else {"seed": 0, "recipe": {}, "machine": {}}
+    latest = contents[-1] if contents else {"seed": 0, "machine": {}}
+    made = runs.get(challenger)
+    recipe = report.Report.read(made.folder).content["recipe"] if made else {}
     remarks = [] if field.reread else ["the data are not there any more: compared on stored answers, nothing was timed"]
     data = {**field.about, "test_opened": 1, "test_fingerprint": seen, "test_judged": models}
-    return {"task": field.task.name, "seed": latest["seed"], "recipe": latest["recipe"], "data": data,
+    return {"task": field.task.name, "seed": latest["seed"], "recipe": recipe, "data": data,
             "machine": runtime.machine() if field.reread else latest["machine"], "seconds": {}, "notes": remarks}
+
+
+def command(said: Mapping[str, Any], data: Any, margin: float | None, require: Sequence[str]) -> str:
+    """What makes this comparison again."""
+    source = data.source if isinstance(data, Dataset) else data
+    words = ["outdo", "compare", *(name.removesuffix(" (again)") for name in said)]
+    words += ["--data", str(source)] if data is not None else []
+    words += ["--margin", f"{margin:g}"] if margin is not None else []
+    words += [word for wish in require for word in ("--require", wish)]
+    return shlex.join(words)
 
 
 def known_fingerprint(runs: Mapping[str, Run]) -> str:

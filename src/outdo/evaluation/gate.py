@@ -95,12 +95,12 @@ def _within(axis: Mapping[str, Any], found: Mapping[str, Any], before: str, with
     end = found["difference"] if end is None else end
     worse = (end if axis["better"] == "lower" else -end) / whole if whole else float("inf")
     unit = "%" if relative else "points"
-    if axis["unit"] in ("nats", "score"):
-        shown = f"{max(worse, 0):.3g}"
-        return worse <= within, f"at most {shown} worse, by the 95 % interval"
-    at_most = "not worse at all" if worse <= 0 else f"at most {100 * worse:.1f} {unit} worse"
-    how = "" if found["p"] is None else ", by the 95 % interval"
-    return worse <= within, at_most + how
+    shown = f"{worse:.3g}" if axis["unit"] in ("nats", "score") else f"{100 * worse:.1f} {unit}"
+    if found["p"] is None:
+        return worse <= within, f"{shown} worse" if worse > 0 else "not worse"
+    if worse <= within:
+        return True, f"by the 95 % interval {f'at most {shown} worse' if worse > 0 else 'not worse at all'}"
+    return False, f"by the 95 % interval it could be {shown} worse"
 
 
 def words(gate: Mapping[str, Any]) -> str:

@@ -92,8 +92,8 @@ def build(
         **{key: context[key] for key in ("task", "seed", "data", "machine", "seconds", "recipe")},
         "classes": test.classes,
         "contestants": [{**c.about, "name": c.name, "role": c.role} for c in contestants],
-        "axes": [_axis(name, axes[name], measurements[name], [c for c in main + rest if c.axis == name])
-                 for name in measurements],
+        "axes": [_axis(name, axes[name], found, [c for c in main + rest if c.axis == name])
+                 for name, found in measurements.items() if found],  # an axis that measured nobody has nothing to show
         "verdict": {v: tally[v] for v in ("better", "worse", "no difference shown", "equivalent")},
         "margin": margin,
         **_why(before, after, test),

@@ -51,6 +51,11 @@ def _figures(view: View) -> list[Any]:
         often = opened > 1
         parts.append(h("span", say("opened often" if often else "opened once", **({"times": opened} if often else {})),
                        class_="warn" if often else None))
+    if (promote := view.get("gate", "promote")) is not None:
+        parts.insert(0, h("strong", say("gate"), ": ", say("promote" if promote else "do not promote"), " "))
+    judged = view.get("data", "test_judged") or 1
+    if judged > 1:
+        parts += [" ", h("span", say("judged", n=judged), class_="warn")]
     return parts
 
 
@@ -170,6 +175,20 @@ def _forest_row(view: View, axis: Axis, kind: str) -> charts.Row | None:
     return charts.Row(axis_title(axis, "tspan"), figures, ends[0], middle, ends[1], found.get("verdict", "none"))
 
 
+# ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def gate(view: View) -> Markup:
+    """What was required of the challenger, and whether it was met."""
+    rows = [[inert(d["require"]), say("met" if d["met"] else "not met"), inert(d["reason"])]
+            for d in view.items("gate", "requirements")]
+    if not rows:
+        return Markup()
+    decided = say("promote" if view.get("gate", "promote") else "do not promote")
+    return section("gate", h("p", h("strong", decided)), table([say("required"), say("verdict"), say("why")], rows),
+                   note=say("gate.note"))
+
+
 # ── baselines ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -182,7 +201,15 @@ def baselines(view: View) -> Markup:
     rows = [_against_row(view, axis, one) for one in sorted(everyone, key=lambda c: -(values.get(c["name"]) or 0))]
     after = contestant(view.after) if view.after else say("after")
     head = [say("contestant"), axis_title(axis), say("difference"), "p", say("against", after=after)]
-    return section("baselines", stack(head, rows), _everything(view, everyone), note=say("baselines.note", after=after))
+    return section("baselines", stack(head, rows), _remarks(everyone), _everything(view, everyone),
+                   note=say("baselines.note", after=after))
+
+
+def _remarks(everyone: Sequence[Mapping[str, Any]]) -> Markup:
+    """How each rival was asked, and what was found out about it before it was judged."""
+    told = [(one["name"], one["remarks"]) for one in everyone if one.get("remarks")]
+    return join(h("div", h("h3", contestant(who)), h("ul", *(h("li", inert(r)) for r in remarks), class_="plain small"))
+                for who, remarks in told)
 
 
 def _against_row(view: View, axis: Axis, one: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from outdo.evaluation.page import charts
 from outdo.evaluation.page.examples import picture
-from outdo.evaluation.page.markup import Markup, h, join, name
+from outdo.evaluation.page.markup import Markup, h, inert, join, name
 from outdo.evaluation.page.units import duration, percent
 from outdo.evaluation.page.view import View, figure, fold, section, stack, table
 from outdo.evaluation.page.words import say, term
@@ -112,6 +112,8 @@ def reproduce(view: View) -> Markup:
 
 def _command(view: View) -> Markup:
     source = view.get("data", "source")
+    if view.get("command"):
+        return h("pre", h("code", inert(view.get("command"))))
     if source is None:
         return Markup()
     words = ["outdo", "improve", str(source)]

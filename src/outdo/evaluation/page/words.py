@@ -44,6 +44,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "The test set has been opened {times} times: read the figures as optimistic.",
         "测试集已打开 {times} 次：这些数字偏乐观。",
     ),
+    "judged": (
+        "{n} models have been judged on this test set: the best of them looks better than it is.",
+        "已有 {n} 个模型在此测试集上评判过：其中最好的看起来比实际更好。",
+    ),
     "summary": (
         "Of {n} sealed test examples, {gained} that were wrong before are right now, and {lost} that were right are "
         "wrong.",
@@ -53,6 +57,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "contents": ("Contents", "目录"),
     # section titles
     "results": ("Verdict by axis", "各维度结论"),
+    "gate": ("The gate", "门槛"),
     "gained": ("Gained", "由错变对"),
     "lost": ("Lost", "由对变错"),
     "classes": ("Class by class", "各类别"),
@@ -61,6 +66,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "decisions": ("What was decided, and why", "做了哪些选择，为什么"),
     "baselines": ("Baselines and rivals", "基线与对手"),
     "data": ("What the data check found", "数据检查结果"),
+    "search": ("Search", "搜索"),
     "suspects": ("Suspect labels", "可疑标签"),
     "reproduce": ("To reproduce", "如何复现"),
     # notes in the margin
@@ -78,6 +84,16 @@ WORDS: dict[str, tuple[str, str]] = {
         "Differences within {margin} count as equivalent: in the axis' unit, relative for times, sizes and rates.",
         "在 {margin} 以内的差异视为等价：按该维度的单位计，时间、体积和速率按相对值计。",
     ),
+    "gate.note": (
+        "What was required of the challenger. It passes when everything is met.",
+        "对挑战者的要求。全部满足才通过。",
+    ),
+    "promote": ("Promote.", "通过。"),
+    "do not promote": ("Do not promote.", "不通过。"),
+    "required": ("required", "要求"),
+    "why": ("why", "原因"),
+    "met": ("met", "满足"),
+    "not met": ("not met", "未满足"),
     "gained.note": (
         "Wrong before, right after: {n}. The most confidently wrong come first.",
         "之前答错、现在答对：{n} 个。错得最自信的排在最前。",
@@ -117,6 +133,22 @@ WORDS: dict[str, tuple[str, str]] = {
     "reproduce.note": (
         "What this result was made from. Times and memory belong to this machine.",
         "本结果由此得来。时间与内存数据只针对这台机器。",
+    ),
+    "search.note": (
+        "Recipes that were tried, trained from cached activations and scored on validation. Unpromising ones were "
+        "stopped early. The best were trained again with other examples held out, because the best of many is partly "
+        "lucky.",
+        "尝试过的配方：从缓存的激活值训练，在验证集上打分。没有希望的提前停止。最好的几个换用另一批留出样本重新训练，因为多次尝试中的最优者部分靠运气。",
+    ),
+    "search.summary": (
+        "{trials} trials by {sampler}: {states}, in {seconds}.",
+        "{sampler} 共进行 {trials} 次试验：{states}，用时 {seconds}。",
+    ),
+    "search.optimism": (
+        "The best trial gained {claimed} nats over the default recipe where it was chosen, and {confirmed} on examples "
+        "that had no part in choosing it: {optimism} was optimism.",
+        "最优试验在用于挑选的样本上比默认配方好 {claimed} 纳特，在未参与挑选的样本上好 {confirmed}："
+        "其中 {optimism} 为乐观偏差。",
     ),
     # tables and charts
     "axis": ("axis", "维度"),
@@ -212,6 +244,25 @@ WORDS: dict[str, tuple[str, str]] = {
     "machine": ("machine", "机器"),
     "stages": ("time taken", "用时"),
     "recipe": ("Recipe", "配方"),
+    "trial": ("trial", "试验"),
+    "trials": (
+        "Validation loss of each trial (filled where it was trained to its end), and the best so far",
+        "各次试验的验证损失（实心为训练到底），以及迄今最优",
+    ),
+    "trial.default": ("default recipe", "默认配方"),
+    "trial.chosen": (" chosen", " 选中"),
+    "ended.complete": ("complete", "完成"),
+    "ended.stopped early": ("stopped early", "提前停止"),
+    "ended.failed": ("failed", "失败"),
+    "all trials": ("All {n} trials", "全部 {n} 次试验"),
+    "loss.first": ("loss, first fold", "损失，第一折"),
+    "loss.second": ("second fold", "第二折"),
+    "accuracy.first": ("accuracy, first fold", "准确率，第一折"),
+    "accuracy.second": ("second fold", "第二折"),
+    "importance": ("How much each choice mattered", "各项选择的影响程度"),
+    "front": ("No other trial is both better and faster than these", "没有其他试验同时优于且快于以下各项"),
+    "latency": ("one image", "单张图像"),
+    "flags": ("ask for it by", "对应参数"),
     # terms that a report uses as names
     "axis.accuracy": ("accuracy", "准确率"),
     "axis.macro_f1": ("macro-F1", "宏平均 F1"),
@@ -232,9 +283,13 @@ WORDS: dict[str, tuple[str, str]] = {
     "rung.probe": ("probe", "探针"),
     "rung.plan": ("plan", "计划"),
     "rung.fine-tune": ("fine-tune", "微调"),
+    "rung.search": ("search", "搜索"),
     "rung.choice": ("choice", "选择"),
     "name.linear probe": ("linear probe", "线性探针"),
     "name.fine-tuned": ("fine-tuned", "微调模型"),
+    "name.searched": ("searched", "搜索所得"),
+    "name.searched, fine-tuned": ("searched, fine-tuned", "搜索所得，微调"),
+    "name.default recipe": ("default recipe", "默认配方"),
     "name.majority class": ("majority class", "多数类"),
     "name.k-NN": ("k-NN", "k 近邻"),
 }

@@ -110,12 +110,12 @@ def tried(model: Aligned, rival: Rival, trial: TestSet) -> list[str]:
     trial = some_of(trial, TRIED)
     answers = model.predict(trial.inputs).argmax(1)
     right = float((answers == trial.codes).mean())
-    remarks = [f"answers {right:.0%} of {len(trial)} validation examples correctly"]
+    remarks = [f"answers {percent(right)} of {len(trial)} validation examples correctly"]
     most = np.bincount(trial.codes, minlength=len(trial.classes))
-    if at_chance(int((answers == trial.codes).sum()), len(trial), most.max() / len(trial)):
+    share = float(most.max() / len(trial))
+    if at_chance(int((answers == trial.codes).sum()), len(trial), share):
         remarks.append(f"no better than always '{trial.classes[int(most.argmax())]}', which would be right in "
-                       f"{most.max() / len(trial):.0%}: a wrong order of classes, colour order, scale or layout looks "
-                       "like this")
+                       f"{percent(share)}: a wrong order of classes, colour order, scale or layout looks like this")
     if not rival.named and (better := _reordered(answers, trial, right)):
         remarks.append(better)
     return remarks
@@ -137,9 +137,13 @@ def _reordered(answers: np.ndarray, trial: TestSet, right: float) -> str:
         return ""
     order = [trial.classes[truth] for truth in np.argsort(column)]
     if len(order) > 20:
-        return f"with its classes in another order it would be right in {best:.0%}: say classes=FILE in its order"
-    return (f"with its classes in the order {', '.join(order)} it would be right in {best:.0%}: if that is its order, "
-            f"say classes={','.join(order)}")
+        return f"with its classes in another order it would be right in {percent(best)}: say classes=FILE in its order"
+    return (f"with its classes in the order {', '.join(order)} it would be right in {percent(best)}: if that is its "
+            f"order, say classes={','.join(order)}")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _name(said: Any) -> str:

@@ -100,6 +100,7 @@ def opened(path: Path) -> Any:
                         fix="run pip install -U onnxruntime")
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4  # what is wrong comes as an exception
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # its idle threads would slow the others
     try:
         return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:
