@@ -33,6 +33,7 @@ def render(report: Mapping[str, Any], thumbnails: Mapping[str, bytes | str]) -> 
     view = View(report, thumbnails)
     sections = {
         "results": proof.results(view),
+        "gate": proof.gate(view),
         "gained": examples.flips(view, "gained"),
         "lost": examples.flips(view, "lost"),
         "classes": examples.classes(view),
