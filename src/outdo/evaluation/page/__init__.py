@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from outdo.evaluation.page import examples, proof, record
+from outdo.evaluation.page import examples, proof, record, search
 from outdo.evaluation.page.markup import Markup, h, inert, join
 from outdo.evaluation.page.view import View
 from outdo.evaluation.page.words import LANGUAGES, say, term
@@ -40,6 +40,7 @@ def render(report: Mapping[str, Any], thumbnails: Mapping[str, bytes | str]) -> 
         "calibration": proof.calibration(view),
         "training": record.training(view),
         "decisions": record.decisions(view),
+        "search": search.search(view),
         "baselines": proof.baselines(view),
         "data": record.findings(view),
         "suspects": record.suspects(view),
