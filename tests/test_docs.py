@@ -47,8 +47,8 @@ def photos(tmp_path, monkeypatch):
             Image.fromarray(rng.normal(brightness, 30, (24, 24, 3)).clip(0, 255).astype(np.uint8)).save(path)
     shutil.copy(tmp_path / "photos" / "cat" / "0.jpg", tmp_path / "cat.jpg")
     improve = outdo.improve
-    monkeypatch.setattr(
-        outdo, "improve", lambda data, **said: improve(data, **{**said, "minutes": 0.02, "start_from": "tiny-image"}))
+    monkeypatch.setattr(outdo, "improve", lambda data, **said: improve(
+        data, **{**said, "minutes": 0.2 if "search" in said else 0.02, "start_from": "tiny-image"}))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

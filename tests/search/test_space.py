@@ -1,6 +1,8 @@
 """The space: what is open and within which ends, and one clear message for whatever cannot be."""
 
 import math
+import re
+from pathlib import Path
 
 import optuna
 import pytest
@@ -148,6 +150,15 @@ def test_what_data_or_backbone_do_not_allow_is_said(said, kind, words):
 def test_a_wish_that_cannot_be_is_refused(asked, words):
     with pytest.raises(UserError, match=words):
         wish(**{"said": {}, **asked})
+
+
+def test_the_page_lists_what_is_searched():
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
+    assert set(listed) == {c.name for c in SEARCHED}
+    for c in SEARCHED:
+        ends = listed[c.name].split(", ") if c.kind == "category" else map(float, listed[c.name].split(".."))
+        assert tuple(ends) == tuple(c.search)
 
 
 def test_auto_names_a_sampler():

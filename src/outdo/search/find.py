@@ -85,7 +85,7 @@ def usual(bench: Workbench, space: Space) -> dict[str, Any]:
     values = dict(bench.resolved(space.recipe))
     if len(bench.sizes) > 1:
         native = bench.study.features.size or bench.study.backbone.preprocessing()["size"]
-        values["input_size"] = max([s for s in bench.sizes if s is not None and s <= native] or [bench.sizes[0]])
+        values["input_size"] = max([s for s in bench.sizes if s and s <= native], default=bench.sizes[0])
     return space.among(values)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from outdo import plugins
 from outdo.errors import MissingExtra, OutdoError, RunError
@@ -46,7 +46,7 @@ class Aim:
     latency: dict[int | None, float] | None = None  # seconds by input size; counts as a second aim where it is given
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Literal["minimize"]]:
         return ["minimize"] * (2 if self.latency else 1)
 
 
