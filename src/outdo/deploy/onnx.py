@@ -39,7 +39,19 @@ def export(model: Model, rows: tuple[int, int] | None = None) -> bytes:
                                     output_names=["probabilities"], dynamic_shapes=shapes, opset_version=OPSET,
                                     dynamo=True, verbose=False)
     assert program is not None
-    return program.model_proto.SerializeToString()  # type: ignore[no-any-return]
+    return bare(program.model_proto).SerializeToString()  # type: ignore[no-any-return]
+
+
+def bare(model: Any) -> Any:
+    """Without the exporter's notes, which hold lines and paths of the source."""
+    del model.metadata_props[:]
+    for holder in (model.graph, *model.functions):
+        for part in (holder, *holder.node, *holder.value_info):
+            part.doc_string = ""
+            del part.metadata_props[:]
+    for tensor in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del tensor.metadata_props[:]
+    return model
 
 
 @contextlib.contextmanager

@@ -63,17 +63,27 @@ def _dynamic(plain: Path, done: Path, examples: Any, per_channel: bool) -> None:
 
 
 def what_to_round(file: Path, stem: bool) -> tuple[Sequence[str], list[str]]:
-    """(sorts of nodes, names of those left as they are): what prepares pixels, which ends in the first convolution,
-    and what follows the body, costs next to nothing and decides much. So may the stem, the convolution after."""
+    """(sorts of nodes, names of those left as they are): what prepares pixels, which ends in a convolution, and what
+    follows the body costs next to nothing and decides much. So may the stem, the first convolution of the body."""
     import onnx
 
     nodes = list(onnx.load(file, load_external_data=False).graph.node)
-    convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
-    kinds = CONVOLUTIONAL if len(convolutions) > 3 else PRODUCTS
-    weights = [i for i, node in enumerate(nodes) if node.op_type in (*kinds[:1], "LayerNormalization")]
-    pooling = (i for i in range(weights[-1] + 1, len(nodes)) if nodes[i].op_type.startswith(("Reduce", "Global")))
-    first, last = convolutions[0 if stem else 1], next(pooling, weights[-1])
-    return kinds, [node.name for i, node in enumerate(nodes) if i <= first or i > last]
+    convolutional = sum(node.op_type == "Conv" for node in nodes) > 3
+    body = [i for i, node in enumerate(nodes) if node.op_type == ("Conv" if convolutional else "LayerNormalization")]
+    end = body[-1] if body else len(nodes)
+    end = next((i for i in range(end + 1, len(nodes)) if nodes[i].op_type.startswith(("Reduce", "Global"))), end)
+    early = {node.name for node, depth in zip(nodes, depths(nodes), strict=True) if depth <= (1 if stem else 2)}
+    late = {node.name for node in nodes[end + 1 :]}
+    return CONVOLUTIONAL if convolutional else PRODUCTS, sorted(early | late)
+
+
+def depths(nodes: Sequence[Any]) -> list[int]:
+    """How many convolutions lie on the way to each node's output, itself included; nodes come in order."""
+    of: dict[str, int] = {}
+    for node in nodes:
+        depth = max((of.get(name, 0) for name in node.input), default=0) + (node.op_type == "Conv")
+        of |= dict.fromkeys(node.output, depth)
+    return [of[node.output[0]] for node in nodes]
 
 
 class Feeds:

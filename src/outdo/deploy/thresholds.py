@@ -1,7 +1,7 @@
 """When a bundle says "not sure": see `evaluation.thresholds`.
 
-The answers on validation are those of fits that had not seen it; those of the final model, which has, would be right too
-often.
+The answers on validation are those of fits that had not seen it; those of the final model, which has, would be right
+too often.
 """
 
 from __future__ import annotations
