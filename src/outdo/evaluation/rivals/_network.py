@@ -25,16 +25,19 @@ def of_images(run: Run, shape: Sequence[Any], dtype: str, options: Mapping[str, 
     look = _raw(run, way.tensor(way.pixels(peek, ground.ids)), batch)
     classes, more = _outputs.classes_for(_pixels.known_classes(options, where), look.shape[1], ground.classes)
     columns, _ = matched("rival", classes, ground.classes)
-    kind = ""
+    kind, named = "", not more
 
-    def score(x: np.ndarray, trial: TestSet) -> tuple[float, float]:
+    def score(x: np.ndarray, trial: TestSet) -> tuple[float, ...]:
         nonlocal kind
         raw = _raw(run, x, batch)
         kind = kind or _outputs.kind_of(raw)
         given = aligned("rival", _outputs.probabilities(raw, kind), columns, len(ground.classes), trial.ids)
-        if more:  # the order of its classes was supposed: how it wants its images shows whether that is right or not
-            given = given[:, best_order(given.argmax(1), trial.codes, len(ground.classes))]
-        return _outputs.accuracy_and_loss(given, trial.codes)
+        plain = accuracy_and_loss(given, trial.codes)
+        if named:
+            return plain
+        # the order of its classes was supposed: a way can be right while that is wrong
+        order = best_order(given.argmax(1), trial.codes, len(ground.classes))
+        return accuracy_and_loss(given[:, order], trial.codes)[0], *plain
 
     way, found = _pixels.settled(way, left, trial, score)
     kind = kind or _outputs.kind_of(look)
@@ -44,7 +47,13 @@ def of_images(run: Run, shape: Sequence[Any], dtype: str, options: Mapping[str, 
                for part in batches(len(inputs), 4 * batch)]
         return _outputs.probabilities(np.concatenate(raw), kind) if raw else np.zeros((0, len(classes)))
 
-    return Rival(classes, answer, (*remarks, *found, *more, f"its outputs are {kind}"), named=not more)
+    return Rival(classes, answer, (*remarks, *found, *more, f"its outputs are {kind}"), named=named)
+
+
+def accuracy_and_loss(given: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    """(accuracy, minus log loss) of probabilities in the classes of `codes`."""
+    sure = np.maximum(given[np.arange(len(codes)), codes], 1e-12)
+    return float((given.argmax(1) == codes).mean()), float(np.log(sure).mean())
 
 
 def of_items(run: Run, read: Callable[[Inputs, int], Any], options: Mapping[str, str], ground: Ground, *, batch: int,

@@ -57,9 +57,3 @@ def classes_for(said: Sequence[str] | None, columns: int, ours: Sequence[str]) -
                         expected=f"{len(ours)}, as many as there are classes here",
                         fix="say classes=A,B,C in its order, or classes=FILE.txt with one a line")
     return tuple(ours), ["does not name its classes: they were taken to be in alphabetical order, as image folders are"]
-
-
-def accuracy_and_loss(given: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
-    """(accuracy, minus log loss) of probabilities in the classes of `codes`."""
-    sure = np.maximum(given[np.arange(len(codes)), codes], 1e-12)
-    return float((given.argmax(1) == codes).mean()), float(np.log(sure).mean())

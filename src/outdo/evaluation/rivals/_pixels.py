@@ -50,10 +50,9 @@ class Way:
 
     def tensor(self, pixels: np.ndarray) -> np.ndarray:
         """What the network eats, from (N, H, W, 3) uint8."""
-        mean, std = (np.array(part, np.float32) for part in self.normalise)
-        x = pixels if self.colour == "rgb" else pixels[..., ::-1]
-        if not self.dtype.startswith("uint"):
-            x = (x.astype(np.float32) / 255 - mean) / std
+        mean, std = (np.array(part, np.float32) for part in self.normalise)  # of red, green and blue
+        x = pixels if self.dtype.startswith("uint") else (pixels.astype(np.float32) / 255 - mean) / std
+        x = x if self.colour == "rgb" else x[..., ::-1]
         if self.channels == 1:
             x = x.mean(-1, keepdims=True)
         return np.ascontiguousarray(x if self.layout == "nhwc" else x.transpose(0, 3, 1, 2)).astype(self.dtype)
@@ -189,8 +188,8 @@ def _one_of(name: str, value: str, options: Sequence[str]) -> None:
 
 
 def settled(start: Way, left: Mapping[str, Sequence[Any]], trial: TestSet,
-            score: Callable[[np.ndarray, TestSet], tuple[float, float]]) -> tuple[Way, list[str]]:
-    """The way on which `score` (accuracy, minus log loss) of a tensor is best on validation, and what to say of it.
+            score: Callable[[np.ndarray, TestSet], tuple[float, ...]]) -> tuple[Way, list[str]]:
+    """The way on which `score` of a tensor is best on validation, and what to say of it.
 
     Normalisation and colour order are tried together, then the cut. Ties go to what is usual, which comes first.
     """
@@ -200,7 +199,7 @@ def settled(start: Way, left: Mapping[str, Sequence[Any]], trial: TestSet,
                             fix=f"say normalise={'|'.join(NORMALISE)}, or mean=... and std=...")
         return start, []
     best, tries = start, 0
-    scores: dict[Way, tuple[float, float]] = {}
+    scores: dict[Way, tuple[float, ...]] = {}
     for names in (("normalise", "colour"), ("fit",)):
         free = [name for name in names if name in left]
         ways = [replace(best, **dict(zip(free, values, strict=True)))
