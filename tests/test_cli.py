@@ -340,6 +340,14 @@ def test_a_terminal_sees_the_time_left(monkeypatch):
     assert text.endswith("\n")
 
 
+def test_what_stands_after_a_comma_may_change_within_a_stage(monkeypatch):
+    text = watch(monkeypatch, Screen(), [(0.0, "search, best 90 %", 0, 4), (10.0, "search, best 95 %", 2, 4),
+                                         (20.0, "search, best 95 %", 4, 4)])
+    assert "search, best 95 %" in text
+    assert "2/4  0:10 left" in text
+    assert text.count(" in 0:") == 1
+
+
 def test_a_log_gets_a_line_per_stage_and_a_sign_of_life(monkeypatch):
     text = watch(monkeypatch, io.StringIO(), [(0.0, "features", 0, 9), (1.0, "features", 2, 9),
                                               (31.0, "features", 3, 9), (32.0, "features", 9, 9),

@@ -28,13 +28,14 @@ class Bar:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if what != self.what:
+        if done >= total and total <= 1 and what != self.what:
             self.leave()
-            if done >= total and total <= 1:
-                self.write(f"{what}\n")
-                return
-            self.what, self.began, self.drawn = what, now, 0.0 if self.terminal else now
-        self.done, self.total = done, total
+            self.write(f"{what}\n")
+            return
+        if stage(what) != stage(self.what):
+            self.leave()
+            self.began, self.drawn = now, 0.0 if self.terminal else now
+        self.what, self.done, self.total = what, done, total
         if now - self.drawn >= self.every_seconds:
             self.drawn = now
             line = self.line(now)
@@ -59,6 +60,11 @@ class Bar:
         with contextlib.suppress(OSError):  # nobody reads it any more; that must not end a training
             self.stream.write(text)
             self.stream.flush()
+
+
+def stage(what: str) -> str:
+    """What stands before a comma; the rest may change on the way, as in `search, best 97.2 %`."""
+    return what.partition(",")[0]
 
 
 def clock(seconds: float) -> str:

@@ -23,7 +23,7 @@ from outdo.training.contestants import Study, Trained
 
 SHARE = 0.6  # of the time left that trials have; the rest is for confirming the winner and for training it whole
 LIMIT = 0.1  # of the trials' time that a single one may take
-LEAST_SECONDS = 10.0  # that a trial may always take
+LEAST_SECONDS = 30.0  # that a trial may always take
 SAVE_SECONDS = 5.0
 
 

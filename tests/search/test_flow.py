@@ -1,0 +1,95 @@
+"""A search through the main flow: what the report says, what an interruption costs, what mistakes leave behind."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import outdo
+from outdo.errors import Interrupted, RecipeError, RunError
+from outdo.evaluation import report as reporting
+from outdo.search.workbench import Workbench
+from pictures import saved
+
+AXES = ["accuracy", "nll"]
+SAID = {"start_from": "tiny-image", "minutes": 2, "epochs": 2, "search": "genetic", "trials": 12, "depth": "0..2"}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for channel, name in enumerate(("red", "green", "blue")):
+        (root / name).mkdir()
+        for i in range(30):
+            pixels = rng.normal(110, 60, (20, 20, 3))
+            pixels[:, :, channel] += 60
+            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+            (root / name / f"{i}.png").write_bytes(saved(image, "PNG"))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _few_axes(monkeypatch):
+    everything = reporting.measure_all
+    monkeypatch.setattr(reporting, "measure_all", lambda those, test, *_, **__: everything(those, test, AXES))
+
+
+def test_the_report_says_whether_the_search_was_worth_it(photos, tmp_path):
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    result = outdo.improve(photos, out=tmp_path / "run", **SAID)
+    content = json.loads((tmp_path / "run" / "report.json").read_text())
+    schema = json.loads(reporting.Path(reporting.__file__).with_name("report.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(content)
+    baselines = [c["name"] for c in content["contestants"] if c["role"] == "baseline"]
+    assert "default recipe" in baselines
+    against = [c["against"] for a in content["axes"] if a["axis"] == "accuracy" for c in a["comparisons"]]
+    assert "default recipe" in against
+    assert content["search"]["trials"] == 12
+    assert content["data"]["test_opened"] == 1
+    assert {"search", "choice"} <= {row["rung"] for row in content["ladder"]}
+    assert 'id="search"' in (tmp_path / "run" / "report.html").read_text()
+    assert outdo.load(tmp_path / "run").predict([photos / "red" / "0.png"])
+    assert result.report.name("after") in {c["name"] for c in content["contestants"]}
+    assert content["recipe"]["epochs"] == 2
+
+
+def test_an_interrupted_search_goes_on(photos, tmp_path, monkeypatch):
+    run, done = Workbench.run, []
+
+    def interrupted(self, *args, **kwargs):
+        done.append(1)
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(Workbench, "run", interrupted)
+    with pytest.raises(Interrupted, match="best model so far"):
+        outdo.improve(photos, out=tmp_path / "run", **SAID)
+    monkeypatch.setattr(Workbench, "run", run)
+    assert outdo.load(tmp_path / "run").predict([photos / "red" / "0.png"])
+    with pytest.raises(RunError, match="another search"):
+        outdo.improve(photos, out=tmp_path / "run", resume=True, **{**SAID, "search": "tpe"})
+    content = outdo.improve(photos, out=tmp_path / "run", resume=True, **SAID).report.content
+    assert content["search"]["trials"] == 12
+    assert not list((tmp_path / "run").rglob("checkpoint.safetensors"))
+
+
+def test_when_all_trials_fail_the_best_so_far_is_kept(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(Workbench, "run", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("nothing works")))
+    with pytest.raises(RunError, match=r"all 12 trials failed; the best so far.*nothing works"):
+        outdo.improve(photos, out=tmp_path / "run", **SAID)
+    assert outdo.load(tmp_path / "run").predict([photos / "red" / "0.png"])
+
+
+@pytest.mark.parametrize(("said", "words"), [
+    ({"search": "genetics"}, "[Dd]id you mean 'genetic'"),
+    ({"learning_rate": "1e-2..1e-4"}, "is empty"),
+    ({"depth": "0..9"}, "cannot be above"),
+    ({"seeds": 2}, "trained once"),
+    ({"search": None, "trials": None}, "without a search"),
+])
+def test_mistakes_leave_nothing_behind(photos, tmp_path, said, words):
+    with pytest.raises(RecipeError, match=words):
+        outdo.improve(photos, out=tmp_path / "run", **{**SAID, **said})
+    assert not (tmp_path / "run" / "run.json").exists() or (tmp_path / "run" / "model.json").exists()
