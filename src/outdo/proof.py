@@ -41,7 +41,7 @@ class Field:
 
 def compare(champion: Any, challenger: Any, *more: Any, data: str | Path | Dataset | None = None,
             margin: float | None = None, require: Sequence[str] = (), out: str | Path | None = None,
-            progress: Progress | None = None) -> Any:
+            axes: str = "default", progress: Progress | None = None) -> Any:
     """Two or more contestants, paired on the same examples: a Report, the second judged against the first.
 
     Each is whatever `improve` takes as a rival: a run, a bundle, an ONNX file, an endpoint, a table of predictions, a
@@ -57,6 +57,7 @@ def compare(champion: Any, challenger: Any, *more: Any, data: str | Path | Datas
 
     check_margin(margin)
     requirements = gate.parse(require)
+    report.chosen(axes)
     said = apart([champion, challenger, *more])
     for one in said.values():
         rivals.find(one)
@@ -67,7 +68,8 @@ def compare(champion: Any, challenger: Any, *more: Any, data: str | Path | Datas
                    for i, (name, one) in enumerate(said.items())]
     seen = wear.fingerprint(field.test) if field.reread else known_fingerprint(runs)
     models = recorded(seen, contestants[1:])
-    measured = report.measure_all(contestants, field.test, progress=progress)
+    wanted = {*report.chosen(axes, field.task.metric), *(one.axis for one in requirements)}
+    measured = report.measure_all(contestants, field.test, sorted(wanted), progress)
     if not field.reread:
         with_sizes(measured, runs, list(said))
     made = context(runs, list(said)[1], field, seen, models)

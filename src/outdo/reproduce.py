@@ -81,12 +81,16 @@ class Reproduction:
 def reproduce(run: str | Path, *, out: str | Path | None = None, progress: Progress | None = None) -> Reproduction:
     """Make a finished run again, into `out` (by default beside it), and compare.
 
-    Raises RunError (not finished, of another version, `out` taken), and DataError when its data are gone or changed.
+    Raises RunError (not finished, of another version, searched, `out` taken), and DataError when its data are gone or
+    changed.
     """
     from outdo.data.read import read as read_source
 
     first = Run.finished(Path(run))
     said = first.state["settings"]
+    if said.get("search"):
+        raise RunError(f"the recipe of {run} was found by a search, and how many trials it makes depends on the clock",
+                       fix="make its recipe again: it stands in its report")
     data = read_source(said["source"], **said.get("read_with", {}))
     folder = Path(out) if out is not None else beside(Path(run))
     planned(first, folder)
