@@ -54,6 +54,18 @@ def test_the_report_says_whether_the_search_was_worth_it(photos, tmp_path):
     assert content["recipe"]["epochs"] == 2
 
 
+def test_texts_are_searched_too(tmp_path):
+    rng = np.random.default_rng(0)
+    words = {"card": ["card", "plastic", "chip"], "loan": ["loan", "credit", "rate"]}
+    rows = [f"{' '.join(rng.choice(words[label], 2))} number {rng.integers(1e6)},{label}" for label in [*words] * 40]
+    (tmp_path / "talk.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    said = {**SAID, "start_from": "tiny-text", "search": "tpe", "depth": "0..1"}
+    content = outdo.improve(tmp_path / "talk.csv", out=tmp_path / "run", **said).report.content
+    assert content["search"]["states"]["complete"] >= 1
+    assert {d["name"] for d in content["search"]["space"]}.isdisjoint({"augmentation", "input_size"})
+    assert outdo.load(tmp_path / "run").predict(["a plastic card"])
+
+
 def test_an_interrupted_search_goes_on(photos, tmp_path, monkeypatch):
     run, done = Workbench.run, []
 
