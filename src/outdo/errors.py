@@ -4,7 +4,7 @@
     ├── UserError            the user can mend it: one line, exit code 2, no traceback (also a ValueError)
     │   ├── DataError        the labelled examples cannot be read, or cannot be used as they are
     │   ├── RecipeError      an unknown choice, or a value outside its range
-    │   ├── PluginError      no task, axis, sampler, backbone or reader of that name
+    │   ├── PluginError      no task, axis, sampler, backbone, reader or sort of rival of that name
     │   ├── BackboneError    pretrained weights that are missing, unreachable or not the ones expected
     │   ├── RunError         a run folder that is missing, taken, in use, unfinished or damaged
     │   ├── BundleError      a bundle that is missing, damaged, changed since it was made, or not signed by your key
