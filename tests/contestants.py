@@ -75,13 +75,16 @@ def contestant(name, probabilities, role="before", model=None):
 
 
 class Linear:
-    """Outputs = mean over pixels of weight * pixel, for each class, plus a bias; its robust accuracy is known exactly."""
+    """Outputs: for each class the mean over pixels of weight * pixel, and a bias. Its robust accuracy is known."""
 
     def __init__(self, weight, bias):
         self.weight, self.bias = np.asarray(weight, np.float32), np.asarray(bias, np.float32)  # (C, 3), (C,)
 
     def predict_pixels(self, images):
-        scores = images.mean((1, 2)) / 255 @ self.weight.T + self.bias
+        import torch
+
+        means = torch.from_numpy(images.mean((1, 2)) / 255)  # torch, so that its operations can be counted
+        scores = (means @ torch.from_numpy(self.weight.T.astype(float))).numpy() + self.bias
         odds = np.exp(10 * (scores - scores.max(1, keepdims=True)))
         return odds / odds.sum(1, keepdims=True)
 

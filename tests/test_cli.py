@@ -69,7 +69,7 @@ def test_improve_passes_on_what_was_said_and_nothing_else(calls):
     assert calls[1][1:] == (("the data",), {
         "task": "image_classification", "start_from": "tiny", "minutes": 0.5, "seed": 7, "out": Path("runs/x"),
         "resume": True, "baselines": "all", "against": [], "seeds": 1, "margin": None, "search": None, "trials": None,
-        "workers": 1, "also": None, "epochs": 3, "learning_rate": 0.001, "optimiser": "sgd"})
+        "workers": 1, "also": None, "axes": "default", "epochs": 3, "learning_rate": 0.001, "optimiser": "sgd"})
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda c: c.name)
@@ -105,7 +105,8 @@ def test_json_is_alone_on_stdout(calls, capsys, line):
 
 def test_compare_takes_two_runs(calls, capsys):
     assert cli.main(["compare", "runs/a", "runs/b"]) == 0
-    assert calls[-1] == ("compare", ("runs/a", "runs/b"), {"data": None, "margin": None, "require": [], "out": None})
+    assert calls[-1] == ("compare", ("runs/a", "runs/b"), {"data": None, "margin": None, "require": [], "axes": "default",
+                                                                "out": None})
     assert "verdict: better" in capsys.readouterr().out
 
 

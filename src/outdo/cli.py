@@ -141,7 +141,7 @@ def improve(args: argparse.Namespace) -> None:
         result = outdo.improve(
             data, task=args.task, start_from=args.start_from, minutes=args.minutes, seed=args.seed, out=args.out,
             resume=args.resume, baselines=args.baselines, against=args.against, seeds=args.seeds, margin=args.margin,
-            progress=bar, **how, **said,
+            axes=args.axes, progress=bar, **how, **said,
         )
     show_result(result, args.json)
 
@@ -163,6 +163,7 @@ def improve_flags(parser: Parser) -> None:
                         "test: a run, a bundle, model.onnx, a URL, predictions.csv; may be repeated")
     parser.add_argument("--seeds", type=int, default=1, metavar="K",
                         help="train K times in that time and judge the mean (default: 1)")
+    axes_flag(parser)
     margin_flag(parser)
     json_flag(parser)
     search_flags(parser.add_argument_group("search", "for a better recipe; choices may then be ranges, as in "
@@ -189,7 +190,7 @@ def compare(args: argparse.Namespace) -> int:
     first, second, *more = args.contestants
     with Bar(sys.stderr) as bar:
         found = outdo.compare(first, second, *more, data=args.data, margin=args.margin, require=args.require,
-                              out=args.out, progress=bar)
+                              axes=args.axes, out=args.out, progress=bar)
     show_report(found, args.json)
     if args.out and not args.json:
         show(f"\nreport: {args.out / 'report.html'}")
@@ -205,9 +206,15 @@ def compare_flags(parser: Parser) -> None:
     parser.add_argument("--require", action="append", default=[], metavar="REQ",
                         help="'accuracy: better', 'worst class: not worse', 'latency: not worse than 5 %%'; may be "
                         "repeated")
+    axes_flag(parser)
     margin_flag(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder for the report and its page")
     json_flag(parser)
+
+
+def axes_flag(parser: Parser) -> None:
+    parser.add_argument("--axes", default="default", metavar="A", help="what to measure: default, all, or names with "
+                        "commas between, as in default,adversarial (see `outdo list axes`)")
 
 
 def margin_flag(parser: Parser) -> None:

@@ -423,7 +423,7 @@ class Axis(Protocol):
 
     title: str  # as in the table: "worst class"
     summary: str
-    unit: Literal["fraction", "seconds", "bytes", "nats", "per second", "score"]
+    unit: Literal["fraction", "seconds", "bytes", "nats", "per second", "score", "operations"]
     better: Literal["higher", "lower"]
     tolerance: float  # relative difference of exact or timed figures that still counts as none
 

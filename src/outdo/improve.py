@@ -41,7 +41,8 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
             minutes: float = 10.0, seed: int = 0, out: Path | str | None = None, resume: bool = False,
             baselines: str = "default", against: Mapping[str, Any] | Sequence[Any] = (), seeds: int = 1,
             margin: float | None = None, search: str | None = None, trials: int | None = None, workers: int = 1,
-            also: str | None = None, progress: Progress | None = None, **choices: Any) -> Result:
+            also: str | None = None, axes: str = "default", progress: Progress | None = None, **choices: Any
+            ) -> Result:
     """Fine-tune a pretrained model on labelled examples and show by how much it beats what you had.
 
     `minutes` is the time for training; `choices` are those of the recipe (`outdo list recipe`). `against` holds rivals,
@@ -49,12 +50,14 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
     `predict(inputs)` giving labels, or `predict_proba(inputs)` and `classes_`. `seeds` is how often to train in that
     time, to judge the mean; differences within `margin` count as equivalent. `search` names a sampler that looks for a
     better recipe (`outdo list samplers`, or auto), in so many `trials` or as many as there is time for, by so many
-    `workers`; choices may then be ranges ("1e-4..1e-2", "sgd,adamw"), and `also` may be "latency".
+    `workers`; choices may then be ranges ("1e-4..1e-2", "sgd,adamw"), and `also` may be "latency". `axes` says what is
+    measured: `default`, `all`, or names with commas between (`outdo list axes`).
     Raises UserError (DataError, RecipeError, BackboneError, RunError) with one clear message, before anything is
     trained where that is possible. Ctrl-C leaves the best so far in the folder, and `resume` goes on.
     """
     check_said(minutes, baselines, seeds, margin, search)
     rivals = known_rivals(against)
+    check_axes(axes)
     wished = wish(search, choices, trials, workers, also)
     recipe = wished.space.recipe if wished else Recipe(**choices)
     runtime.prepare(recipe.allocator)
@@ -64,7 +67,7 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
     settings = {"source": dataset.source, "task": job.name, "start_from": start_from, "seed": seed, "minutes": minutes,
                 "baselines": baselines, "recipe": recipe.said, "seeds": seeds, "margin": margin,
                 "against": {name: str(said) for name, said in rivals.items()}, "read_with": dict(dataset.read_with),
-                "search": wished and wished.as_json()}
+                "search": wished and wished.as_json(), "axes": axes}
     with interruptible(folder), Run.going(folder, settings, resume) as run:
         say = Log(run, progress)
         study, sealed, facts = prepared(run, say, dataset, job, recipe, start_from, seed)
@@ -74,7 +77,7 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
         again = [reseeded(run, say, study, facts, seed + i, minutes / seeds) for i in range(1, seeds)]
         test = sealed.open(run.opened)
         contestants = [*answering(study, before, after, others, again, facts), *met]
-        report = judged(run, say, study, test, contestants, facts, history, margin)
+        report = judged(run, say, study, test, contestants, facts, history, margin, axes)
         run.finish()
     evict(cache_folder())
     return Result(report, folder, after.model)
@@ -129,6 +132,12 @@ def check_said(minutes: float, baselines: str, seeds: int, margin: float | None,
         raise RecipeError(f"minutes cannot be {minutes}", expected="a number above 0, such as 10 or 0.5")
     if baselines not in ("default", "all"):
         raise RecipeError(f"baselines cannot be '{baselines}'", expected="default or all")
+
+
+def check_axes(axes: str) -> None:
+    from outdo.evaluation import report
+
+    report.chosen(axes)
 
 
 def known_rivals(against: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
@@ -398,43 +407,63 @@ def meeting(study: Any, rivals: Mapping[str, Any], facts: Mapping[str, Any]) -> 
 def answering(study: Any, before: Any, after: Any, others: Sequence[Any], again: Sequence[Any],
               facts: Mapping[str, Any]) -> list[Contestant]:
     """The answers of ours on the test, in roles."""
+    from outdo.evaluation.axes.privacy import MOST
     from outdo.evaluation.predictions import stored
+    from outdo.training import evidence
+
+    members = evidence.members(study, MOST)
 
     def own(trained: Any, role: Any) -> Contestant:
         features = trained.features or study.features
         outputs = trained.model.outputs(features.encoded, facts["test"], features)
+        seen = evidence.remembered(study, trained, members) if role in ("before", "after") else None
         return Contestant(trained.model.name, role, stored(trained.model.probabilities(outputs)),
-                          None if role == "seed" else trained.model, {"words": trained.words})
+                          None if role == "seed" else trained.model, {"words": trained.words},
+                          evidence.held_out(study, trained), seen)
 
     return [own(before, "before"), own(after, "after"), *(own(one, "baseline") for one in others),
             *(own(one, "seed") for one in again)]
 
 
 def judged(run: Run, say: Log, study: Any, test: TestSet, contestants: list[Contestant], facts: Mapping[str, Any],
-           history: list[dict[str, Any]], margin: float | None) -> Any:
+           history: list[dict[str, Any]], margin: float | None, axes: str) -> Any:
     """Measure, compare, write: predictions, then the report, then the page."""
     from outdo.evaluation import page, predictions, report, seeds, wear
 
-    start = run.spent()
+    start, spent = run.spent(), runtime.energy(run.cpu_seconds())
+    test, near = explained(study, test, contestants, facts)
     predictions.write(run.folder, test, contestants)
     after, again = predictions.of_role(contestants, "after"), [c for c in contestants if c.role == "seed"]
     seen = wear.fingerprint(test)
     models = wear.record(seen, [after.predictions], "improve")
-    measured = report.measure_all(contestants, test, progress=say.progress)
+    measured = report.measure_all(contestants, test, report.chosen(axes, study.task.metric), progress=say.progress)
     measured = seeds.pooled(measured, after.name, [c.name for c in again])
     say.stage("judge", start)
     context = {
         "task": study.task.name, "seed": study.seed, "seconds": say.seconds, "machine": runtime.machine(),
         "recipe": dict(facts.get("recipe", study.recipe)), "search": facts.get("search"), "curve": history,
-        "ladder": say.ladder, "notes": notes(study, len(again)),
+        "ladder": say.ladder, "notes": notes(study, len(again)), "resources": spent, "nearest": near,
         "data": {"source": facts["source"], "fingerprint": facts["fingerprint"], "n": facts["n"],
                  "test_opened": run.state["test_opened"], "test_fingerprint": seen, "test_judged": models,
                  "findings": [f.as_json() for f in facts["findings"]]},
     }
     content = report.build(contestants, test, measured, context, headline=study.task.metric, margin=margin)
-    page.write_page(run.folder / "report.html", content, shown(content, test))
+    page.write_page(run.folder / "report.html", content, shown(content, test), looks(content, test, contestants))
     write_json(run.folder / report.FILE, content)
     return report.Report(content)
+
+
+def explained(study: Any, test: TestSet, contestants: Sequence[Contestant], facts: Mapping[str, Any]
+              ) -> tuple[TestSet, dict[str, Any]]:
+    """(the test with what an audit of privacy needs, the training examples nearest to what before or after got wrong).
+    """
+    from outdo.evaluation.axes.privacy import MOST
+    from outdo.training import evidence
+
+    sides = [c.predictions.labels for c in contestants if c.role in ("before", "after")]
+    wrong = np.flatnonzero(np.any([labels != test.codes for labels in sides], axis=0))[:MOST]
+    near = evidence.nearest(study, facts["test"][wrong], facts["ids"])
+    return replace(test, audit=evidence.audit(study, evidence.members(study, MOST), facts["test"])), near
 
 
 def notes(study: Any, again: int) -> list[str]:
@@ -461,6 +490,13 @@ def shown(content: Mapping[str, Any], test: TestSet) -> dict[str, Any]:
         value = test.inputs.read(where[flip["id"]])
         found[flip["id"]] = value if isinstance(value, str) else page.thumbnail(value)
     return found
+
+
+def looks(content: Mapping[str, Any], test: TestSet, contestants: Sequence[Contestant]) -> dict[str, Any]:
+    """id -> role -> where that side looked for its answer, of the flips that the page shows first."""
+    from outdo.evaluation.looks import looks as look
+
+    return look(content["flips"], test, [c for c in contestants if c.role in ("before", "after")])
 
 
 def suspects(study: Any, best: Any, ids: Sequence[str]) -> list[Finding]:

@@ -97,7 +97,7 @@ def reproduce(run: str | Path, *, out: str | Path | None = None, progress: Progr
     try:
         improve(data, task=said["task"], start_from=said["start_from"], minutes=said["minutes"], seed=said["seed"],
                 baselines=said["baselines"], seeds=said.get("seeds", 1), margin=said.get("margin"), out=folder,
-                resume=True, progress=progress, **said["recipe"])
+                resume=True, axes=said.get("axes", "default"), progress=progress, **said["recipe"])
     except BaseException:
         if not (folder / "model.json").exists():
             shutil.rmtree(folder, ignore_errors=True)

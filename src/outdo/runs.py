@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from outdo import __version__
+from outdo import __version__, runtime
 from outdo.errors import RunError
 from outdo.storage import as_json, full_disk, plain, read_json, write_json
 
 SCHEMA = 1
 HELD_OUT = "held-out.safetensors"
-FREE = ("minutes", "against", "margin", "read_with")  # settings that may change when a run goes on
+FREE = ("minutes", "against", "margin", "axes", "read_with")  # settings that may change when a run goes on
 
 
 class Run:
@@ -35,6 +35,7 @@ class Run:
     def __init__(self, folder: Path, state: dict[str, Any]) -> None:
         self.folder, self.state = folder, state
         self._start, self._before = time.monotonic(), float(state["spent"])
+        self._cpu_start, self._cpu_before = runtime.cpu_seconds(), float(state.get("cpu_seconds", 0.0))
 
     @classmethod
     @contextlib.contextmanager
@@ -110,13 +111,17 @@ class Run:
         """Seconds, those before an interruption included."""
         return self._before + time.monotonic() - self._start
 
+    def cpu_seconds(self) -> float:
+        """Of all threads and finished child processes, those before an interruption included."""
+        return self._cpu_before + runtime.cpu_seconds() - self._cpu_start
+
     def opened(self) -> None:
         """Count an opening of the test; on disk before anything is seen."""
         self.state["test_opened"] += 1
         self.save()
 
     def save(self) -> None:
-        self.state["spent"] = self.spent()
+        self.state |= {"spent": self.spent(), "cpu_seconds": self.cpu_seconds()}
         write_json(self.folder / "run.json", self.state)
 
     def finish(self) -> None:

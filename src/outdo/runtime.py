@@ -104,8 +104,18 @@ class Budget:
 
 
 def cpu_seconds() -> float:
-    """Of all threads of this process."""
-    return time.process_time()
+    """Of all threads of this process, and of its children that have ended."""
+    return time.process_time() + sum(os.times()[2:4])  # the latter counts in hundredths of a second
+
+
+WATTS_PER_CORE = 10.0
+
+
+def energy(cpu_seconds: float) -> dict[str, Any]:
+    """What that work may have taken, and how this was arrived at. JSON."""
+    return {"cpu_seconds": cpu_seconds, "energy_joules": cpu_seconds * WATTS_PER_CORE,
+            "how": f"an estimate: {WATTS_PER_CORE:g} W while a core is busy, a round figure; memory, cooling, an idle "
+            "machine and a GPU are not in it"}
 
 
 def peak_memory_bytes() -> int | None:

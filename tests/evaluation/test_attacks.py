@@ -9,7 +9,7 @@ from outdo.evaluation.axes import _attacks, adversarial
 
 
 def scene(classes, n=64, seed=0):
-    """(logits, x, y, (N,) the eps at which each image falls): a linear model on 6 x 6 images away from black and white."""
+    """(logits, x, y, (N,) the eps at which each image falls): a linear model on 6 x 6 images, none black or white."""
     rng = np.random.default_rng(seed)
     weight = torch.from_numpy(rng.normal(size=(classes, 3 * 36)).astype(np.float32))
     x = torch.from_numpy(rng.uniform(0.3, 0.7, (n, 3, 6, 6)).astype(np.float32))

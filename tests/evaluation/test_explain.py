@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outdo.contracts import Predictions
+from outdo.contracts import Predictions, TestSet
 from outdo.evaluation import explain
 
 CLASSES = ("ant", "bee", "wasp")
@@ -66,3 +66,42 @@ def test_the_sums_agree(rows):
 @pytest.mark.parametrize(("names", "text"), [(["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")])
 def test_listing(names, text):
     assert explain.listing(names) == text
+
+
+# ── slices and labels that may be wrong ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_slices_by_value_largest_loss_first():
+    columns = {"place": np.array(["wood", "wood", "town", "wood", "town"])}
+    assert explain.slices(BEFORE, AFTER, CODES, columns) == [
+        {"column": "place", "value": "wood", "n": 3, "before": 2, "after": 2},
+        {"column": "place", "value": "town", "n": 2, "before": 1, "after": 1}]
+    worse = explain.slices(AFTER, sure([1, 1, 2, 1, 2], [0.6] * 5), CODES, columns)
+    assert [(row["value"], row["after"] - row["before"]) for row in worse] == [("wood", -1), ("town", 0)]
+
+
+@pytest.mark.parametrize(("values", "groups"), [
+    (["a", "a"], None), (["x", "y"], ["x", "y"]), ([str(i) for i in range(30)], None),
+    ([f"name {i}" for i in range(30)], None),
+    ([f"{i / 7:.4f}" for i in range(28)], 4), (["nan"] + [f"{i / 7}" for i in range(28)], None)])
+def test_what_makes_slices(values, groups):
+    found = explain.grouped(np.array(values))
+    if isinstance(groups, int):
+        assert len(np.unique(found, return_counts=True)[0]) == groups
+        assert np.unique(found, return_counts=True)[1].min() >= len(values) // groups - 1
+    else:
+        assert (None if found is None else found.tolist()) == groups
+
+
+def test_a_label_that_nobody_believes_is_doubtful():
+    test = TestSet(tuple(IDS), None, CODES, CLASSES)
+    both = sure([1, 0, 1, 1, 1], [0.8, 0.9, 0.7, 0.6, 0.95])  # wrong on a and e
+
+    def near(*labels):
+        return [{"id": "t", "label": label, "similarity": 0.9} for label in labels]
+
+    nearest = {"a": near("bee", "bee", "bee", "bee", "ant"), "e": near("wasp", "wasp", "bee", "wasp", "wasp")}
+    assert explain.doubtful(both, both, test, nearest) == [
+        {"id": "a", "truth": "ant", "answer": "bee", "confidence": pytest.approx(0.8), "agreeing": 4, "of": 5}]
+    assert explain.doubtful(BEFORE, both, test, {"e": near("bee")})[0]["id"] == "e"
+    assert explain.doubtful(both, both, test, {}) == []

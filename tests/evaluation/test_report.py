@@ -113,7 +113,7 @@ def test_the_order_of_the_table_is_answers_then_time_then_bytes():
     steps = []
     found = measure_all(sides, opened(codes), progress=lambda *step: steps.append(step))
     assert next(iter(found)) == "accuracy"
-    assert list(found)[-2:] == ["memory", "size"]
+    assert list(found)[-3:] == ["memory", "size", "multiply_adds"]
     assert [done for _, done, _ in steps] == list(range(len(found) + 1))
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from outdo.contracts import Predictions
+from outdo.contracts import Predictions, TestSet
 from outdo.evaluation.axes._helpers import per_class
 
+SLICES = 20  # values of a column that are looked at one by one
+MOSTLY = 0.7  # of the nearest training examples
 LISTED = 100  # flips and confusions in the report; the counts are always of all
 
 
@@ -80,6 +82,58 @@ def mistakes(predictions: Predictions, codes: np.ndarray) -> Counter[tuple[int, 
     return Counter(zip(codes[wrong].tolist(), labels[wrong].tolist(), strict=True))
 
 
+def slices(before: Predictions, after: Predictions, codes: np.ndarray, columns: Mapping[str, np.ndarray]
+           ) -> list[dict[str, Any]]:
+    """How many are answered correctly for each value of each column of the data: [{"column", "value", "n", "before",
+    "after"}], the largest loss first.
+
+    A column of numbers with many values is cut into quarters; other columns of more than SLICES values say nothing of
+    groups and are left out.
+    """
+    rows = []
+    for column, values in columns.items():
+        groups = grouped(np.asarray(values))
+        for value in dict.fromkeys(groups.tolist()) if groups is not None else ():
+            inside = groups == value
+            rows.append({"column": column, "value": value, "n": int(inside.sum()),
+                         "before": int((before.labels == codes)[inside].sum()),
+                         "after": int((after.labels == codes)[inside].sum())})
+    return sorted(rows, key=lambda row: (row["after"] - row["before"]) / row["n"])
+
+
+def grouped(values: np.ndarray) -> np.ndarray | None:
+    """(N,) str, the slice of each example; None where the column makes none."""
+    known = np.unique(values.astype(str))
+    if 2 <= len(known) <= SLICES:
+        return values.astype(str)
+    try:
+        numbers = values.astype(float)
+    except (TypeError, ValueError):
+        return None
+    if len(known) < 2 or not np.isfinite(numbers).all():
+        return None
+    edges = np.unique(np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1]))
+    if len(known) == len(values) and (numbers == np.round(numbers)).all():
+        return None  # a number of its own for each example is a name
+    at = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)
+    return np.array([f"{edges[i]:g} to {edges[i + 1]:g}" for i in at])
+
+
+def doubtful(before: Predictions, after: Predictions, test: TestSet, nearest: Mapping[str, Sequence[Mapping[str, Any]]]
+             ) -> list[dict[str, Any]]:
+    """Test examples whose label may be wrong: both sides give the same other answer, and so do most of the nearest
+    training examples. [{"id", "truth", "answer", "confidence", "agreeing", "of"}], after's surest first."""
+    was, now, sure = before.labels, after.labels, after.confidence
+    rows = []
+    for i in np.flatnonzero((was == now) & (now != test.codes)):
+        near, answer = nearest.get(test.ids[i], ()), test.classes[now[i]]
+        agreeing = sum(one["label"] == answer for one in near)
+        if near and agreeing > MOSTLY * len(near):
+            rows.append({"id": test.ids[i], "truth": test.classes[test.codes[i]], "answer": answer,
+                         "confidence": float(sure[i]), "agreeing": agreeing, "of": len(near)})
+    return sorted(rows, key=lambda row: -row["confidence"])[:LISTED]
+
+
 # ── in words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -97,6 +151,9 @@ def words(report: Mapping[str, Any]) -> str:
         _by_verdict(main, "no difference shown", "No difference was shown on"),
         _flipped(report["flips"]),
         _classes(report["class_changes"]),
+        _spoilt(report, before, after),
+        _attacked(report, before, after),
+        _doubted(report.get("doubtful", [])),
         chance(report),
     ]))
 
@@ -133,6 +190,39 @@ def _classes(changes: Sequence[Mapping[str, Any]]) -> str:
     worst = lost[0]
     return (f"{counted(len(lost), 'class', 'classes')} lost correct answers, most of all {worst['class']} "
             f"({worst['before']} to {worst['after']} of {worst['n']}); a single class was not tested by itself.")
+
+
+def _detail(report: Mapping[str, Any], name: str, who: str) -> Mapping[str, Any]:
+    axis = next((axis for axis in report["axes"] if axis["axis"] == name), {"detail": {}})
+    found: Mapping[str, Any] = axis["detail"].get(who) or {}
+    return found
+
+
+def _spoilt(report: Mapping[str, Any], before: str, after: str) -> str:
+    """What corruption costs after, and under which it is worst; no claim about a single one."""
+    detail = _detail(report, "corruption", after)
+    if not detail.get("per_corruption"):
+        return ""
+    worst = min(detail["per_corruption"], key=lambda row: row["accuracy"])
+    ratio = "" if detail["mce"] is None else \
+        f", with {detail['mce']:.2f} times the errors of {before} in the mean over kinds"
+    return (f"On {counted(detail['spoilt'], 'spoilt example')} {after} does worst under "
+            f"{worst['which'].replace('_', ' ')} ({100 * worst['accuracy']:.0f} % of {worst['n']}){ratio}; a single "
+            "kind was not tested by itself.")
+
+
+def _attacked(report: Mapping[str, Any], before: str, after: str) -> str:
+    flagged = [f"{who} ({', '.join(flags)})" for who in (before, after)
+               if (flags := _detail(report, "adversarial", who).get("flags"))]
+    return f"Robustness under attack cannot be trusted for {listing(flagged)}." if flagged else ""
+
+
+def _doubted(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    return (f"For {counted(len(rows), 'test example')} that both get wrong in the same way, most of the nearest "
+            "training examples carry the answer that they gave: the labels may be worth a look, "
+            f"{rows[0]['id']} first.")
 
 
 def chance(report: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ UNITS: dict[str, tuple[float, int | None, str]] = {  # factor, decimals (None: a
     "seconds": (1000, None, " ms"),
     "per second": (1, None, " /s"),
     "bytes": (1e-6, None, " MB"),
+    "operations": (1e-6, None, " M"),
 }
 
 Measurements = Mapping[str, Mapping[str, Measurement]]  # axis -> contestant -> what was found
@@ -97,7 +98,10 @@ def build(
         "verdict": {v: tally[v] for v in ("better", "worse", "no difference shown", "equivalent")},
         "margin": margin,
         **_why(before, after, test),
+        "slices": explain.slices(before.predictions, after.predictions, test.codes, test.columns),
+        "doubtful": explain.doubtful(before.predictions, after.predictions, test, context.get("nearest", {})),
         **{key: context.get(key, []) for key in ("curve", "ladder", "notes")},
+        **{key: context[key] for key in ("resources", "nearest") if context.get(key)},
         **({"search": context["search"]} if context.get("search") else {}),
     }
     report = plain(report)

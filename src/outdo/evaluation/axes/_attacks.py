@@ -107,8 +107,8 @@ def checkpoints(steps: int) -> set[int]:
 
 def square(logits: Logits, x: torch.Tensor, y: torch.Tensor, eps: float, queries: int, generator: torch.Generator
            ) -> torch.Tensor:
-    """Square attack (Andriushchenko et al. 2020): random squares of +-eps, kept where the margin falls. Asks for answers
-    only, so that gradients that mislead do not help."""
+    """Square attack (Andriushchenko et al. 2020): random squares of +-eps, kept where the margin falls. Asks for
+    answers only, so that gradients that mislead do not help."""
     n, channels, high, wide = x.shape
     with torch.no_grad():
         stripes = torch.rand((n, channels, 1, wide), generator=generator).to(x.device).round() * 2 - 1

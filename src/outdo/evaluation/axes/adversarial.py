@@ -4,9 +4,9 @@ Each contestant is attacked by PGD, Auto-PGD and Square, one after the other on 
 right only while no attack has succeeded, so the figure is an upper bound of the true robustness. It is taken at the
 first of EPS; the detail has the others, at which what broke before is broken.
 
-Whether the bound can be trusted is said by flags, as in AutoAttack (Croce and Hein 2020): gradients that are zero, answers
-that change between two calls, a gradient attack that Square outdoes, and probabilities in the place of logits, all make
-gradients mislead ("masking").
+Whether the bound can be trusted is said by flags, as in AutoAttack (Croce and Hein 2020): gradients that are zero,
+answers that change between two calls, probabilities in the place of logits, and "masking": Square, which asks for
+answers only, fells what gradients did not.
 """
 
 from __future__ import annotations

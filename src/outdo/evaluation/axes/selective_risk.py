@@ -1,8 +1,8 @@
 """Selective risk: how often answers are wrong, on average over "answer only the surest", from the surest one to all.
 
-The area under the risk-coverage curve (AURC; El-Yaniv and Wiener 2010, Geifman et al. 2019). 0 is perfect; a model whose
-confidence says nothing has its error rate. Equally sure answers are taken to come in random order, so that the area
-does not hang on the order of the examples.
+The area under the risk-coverage curve (AURC; El-Yaniv and Wiener 2010, Geifman et al. 2019). 0 is perfect; a model
+whose confidence says nothing has its error rate. Equally sure answers are taken to come in random order, so that the
+area does not hang on the order of the examples.
 
 The detail holds what to do with it: for each wanted share of right answers the threshold that validation chose, and
 what it gives on the test, where nobody chose.
@@ -24,7 +24,7 @@ POINTS = 20  # of the curve
 
 class SelectiveRisk:
     title = "selective risk"
-    summary = "mean share of wrong answers over answering only the surest 0 to 100 % (area under the risk-coverage curve)"
+    summary = "share of wrong answers, averaged over answering only the surest 0 to 100 % (area under risk-coverage)"
     unit = "fraction"
     better = "lower"
     tolerance = 0.0
@@ -64,8 +64,8 @@ def curve(confidence: np.ndarray, wrong: np.ndarray) -> list[dict[str, Any]]:
     order = np.argsort(-confidence, kind="stable")
     counts = sorted({max(1, round(len(order) * k / POINTS)) for k in range(1, POINTS + 1)}) if len(order) else []
     right = np.cumsum(~wrong[order])
-    return [{"coverage": n / len(order), "threshold": float(confidence[order[n - 1]]), "accuracy": float(right[n - 1] / n)}
-            for n in counts]
+    return [{"coverage": n / len(order), "threshold": float(confidence[order[n - 1]]),
+             "accuracy": float(right[n - 1] / n)} for n in counts]
 
 
 def above(threshold: float, confidence: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from outdo.evaluation.page import examples, proof, record, search
+from outdo.evaluation.page import depth, examples, proof, record, search
 from outdo.evaluation.page.markup import Markup, h, inert, join
 from outdo.evaluation.page.view import View
 from outdo.evaluation.page.words import LANGUAGES, say, term
@@ -23,27 +23,36 @@ from outdo.storage import write_text
 THUMBNAIL = 160  # pixels along the longer side
 
 
-def write_page(path: Path, report: Mapping[str, Any], thumbnails: Mapping[str, bytes | str]) -> None:
+def write_page(path: Path, report: Mapping[str, Any], thumbnails: Mapping[str, bytes | str],
+               looks: Mapping[str, Any] | None = None) -> None:
     """Write the page of `report` (report.json's dict), whole or not at all. `thumbnails` maps an example's id to its
-    `thumbnail` or, for texts, to the text; ids that are missing are shown by name only."""
-    write_text(path, render(report, thumbnails))
+    `thumbnail` or, for texts, to the text; ids that are missing are shown by name only. `looks`: see
+    `outdo.evaluation.looks`."""
+    write_text(path, render(report, thumbnails, looks))
 
 
-def render(report: Mapping[str, Any], thumbnails: Mapping[str, bytes | str]) -> str:
-    view = View(report, thumbnails)
+def render(report: Mapping[str, Any], thumbnails: Mapping[str, bytes | str], looks: Mapping[str, Any] | None = None
+           ) -> str:
+    view = View(report, thumbnails, looks or {})
     sections = {
         "results": proof.results(view),
         "gate": proof.gate(view),
         "gained": examples.flips(view, "gained"),
         "lost": examples.flips(view, "lost"),
         "classes": examples.classes(view),
+        "slices": depth.slices(view),
+        "corruption": depth.corruption(view),
+        "attack": depth.attack(view),
         "calibration": proof.calibration(view),
+        "selective": depth.selective(view),
+        "privacy": depth.privacy(view),
         "training": record.training(view),
         "decisions": record.decisions(view),
         "search": search.search(view),
         "baselines": proof.baselines(view),
         "data": record.findings(view),
         "suspects": record.suspects(view),
+        "doubtful": depth.doubtful(view),
         "reproduce": record.reproduce(view),
     }
     there = {key: section for key, section in sections.items() if section}

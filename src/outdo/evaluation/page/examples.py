@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ CLASSES_DRAWN = 16
 CLASS_COLUMNS = 24  # of a name beside its figures on a phone
 CELLS_AS_TABLE = 12  # more classes than this are drawn as a grid, without figures in the cells
 CONFUSIONS_LISTED = 10
+WEIGHTY = 0.02  # of probability: the least that a word counts for to be marked
 
 Flip = Mapping[str, Any]
 
@@ -48,7 +50,40 @@ def _card(view: View, flip: Flip) -> Markup:
         right = flip[role] == flip["truth"]
         answers += [h("dt", say(role)),
                     h("dd", "✓ " if right else "✗ ", _answer(flip, role), class_="right" if right else "wrong")]
-    return h("li", *picture(view, flip["id"]), h("dl", *answers), class_="card")
+    return h("li", *picture(view, flip["id"]), h("dl", *answers), *_looks(view, flip["id"]), _near(view, flip["id"]),
+             class_="card")
+
+
+def _looks(view: View, example: str) -> list[Markup]:
+    """What spoke for each side's answer: two small pictures, or the words that weigh most."""
+    found = view.looks.get(example) or {}
+    seen = [(role, found[role]) for role in ("before", "after") if role in found]
+    if not seen:
+        return []
+    if isinstance(seen[0][1], bytes):
+        return [h("div", *(h("figure", h("img", src=data_url(image), alt=""), h("figcaption", say(f"looked.{role}")))
+                           for role, image in seen), class_="looks")]
+    return [h("p", say(f"weighed.{role}"), " ", join((_weighed(*pair) for pair in weights), ""), class_="weighed")
+            for role, weights in seen]
+
+
+def _weighed(word: str, weight: float) -> Markup:
+    """For the answer where leaving it out costs probability, against it where that gains some."""
+    if abs(weight) < WEIGHTY:
+        return text(word)
+    strong = " strong" if abs(weight) >= 5 * WEIGHTY else ""
+    return join([h("mark", word.rstrip(), class_=("for" if weight > 0 else "against") + strong),
+                 word[len(word.rstrip()) :]])
+
+
+def _near(view: View, example: str) -> Markup:
+    """The training examples most alike, by their labels."""
+    near = (view.get("nearest") or {}).get(example)
+    if not near:
+        return Markup()
+    labels = Counter(one["label"] for one in near)
+    said = join((join([name(label), f" {n}"]) for label, n in labels.most_common()), ", ")
+    return h("p", say("nearest", labels=said, first=name(near[0]["id"])), class_="file")
 
 
 def _answer(flip: Flip, role: str) -> Markup:
@@ -63,7 +98,11 @@ def picture(view: View, example: str) -> list[Markup]:
         return [h("blockquote", text(shorten(content, LONGEST_TEXT), keep="\n\t"), dir="auto"), called]
     if content is None:
         return [called]
-    return [h("img", src=f"data:image/jpeg;base64,{base64.b64encode(content).decode()}", alt=example), called]
+    return [h("img", src=data_url(content), alt=example), called]
+
+
+def data_url(image: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
 
 
 def _flip_table(view: View, recorded: Sequence[Flip], n: int) -> Markup:

@@ -134,12 +134,20 @@ def _facts(view: View) -> Markup:
         "seed": view.get("seed"),
         "version": view.get("outdo"),
         "machine": join((f"{k.replace('_', ' ')} {_setting(v)}" for k, v in machine.items()), "; "),
+        "resources": _resources(view.get("resources")),
         "stages": join((f"{k} {duration(v)}" for k, v in seconds.items()), "; "),
     }
     rows = [part for key, value in facts.items() if value not in (None, "")
             for part in (h("dt", say(key)), h("dd", value if isinstance(value, Markup) else name(value),
                                            class_="file" if key == "fingerprint" else None))]
     return h("dl", *rows, class_="facts") if rows else Markup()
+
+
+def _resources(spent: Mapping[str, Any] | None) -> Markup | None:
+    if not spent:
+        return None
+    energy = f"{spent['energy_joules'] / 3600:.2g}"
+    return say("spent", cpu=duration(spent["cpu_seconds"]), energy=energy, how=spent["how"])
 
 
 def _setting(value: Any) -> str:

@@ -50,6 +50,9 @@ def scale(unit: str, values: Iterable[float | None]) -> Scale:
     if unit == "bytes":
         factor, name = _prefix(largest, ((1e-9, "GB"), (1e-6, "MB"), (1e-3, "kB"), (1, "B")))
         return Scale(factor, _decimals(largest * factor), THIN + name)
+    if unit == "operations":
+        factor, name = _prefix(largest, ((1e-9, "G"), (1e-6, "M"), (1, "")))
+        return Scale(factor, _decimals(largest * factor), THIN + name)
     if unit == "per second":
         return Scale(1, _decimals(largest), f"{THIN}/s")
     return Scale(1, 3 if largest < 100 else 1, "")

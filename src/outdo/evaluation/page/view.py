@@ -15,8 +15,9 @@ from outdo.evaluation.page.words import say, term
 class View:
     """A report to be shown. Any part of it may be absent: what is asked for and not there is empty."""
 
-    def __init__(self, report: Mapping[str, Any], thumbnails: Mapping[str, bytes | str]) -> None:
-        self.report, self.thumbnails = report, thumbnails
+    def __init__(self, report: Mapping[str, Any], thumbnails: Mapping[str, bytes | str], looks: Mapping[str, Any]
+                 ) -> None:
+        self.report, self.thumbnails, self.looks = report, thumbnails, looks
 
     def get(self, *path: str) -> Any:
         """`get("data", "n", "test")`: the value there, or None."""
