@@ -30,8 +30,8 @@ class FakeReport:
 class FakePredictor:
     kind, classes = "image", ("cat",)
 
-    def predict(self, inputs):
-        return [{"input": i, "label": "cat", "probability": 0.9, "probabilities": {"cat": 0.9}} for i in inputs]
+    def stream(self, inputs):
+        return iter([{"input": i, "label": "cat", "probability": 0.9, "probabilities": {"cat": 0.9}} for i in inputs])
 
 
 @pytest.fixture
@@ -105,8 +105,8 @@ def test_json_is_alone_on_stdout(calls, capsys, line):
 
 def test_compare_takes_two_runs(calls, capsys):
     assert cli.main(["compare", "runs/a", "runs/b"]) == 0
-    assert calls[-1] == ("compare", ("runs/a", "runs/b"), {"data": None, "margin": None, "require": [], "axes": "default",
-                                                                "out": None})
+    assert calls[-1] == ("compare", ("runs/a", "runs/b"),
+                         {"data": None, "margin": None, "require": [], "axes": "default", "out": None})
     assert "verdict: better" in capsys.readouterr().out
 
 
@@ -116,12 +116,20 @@ def test_check_describes_the_data(monkeypatch, capsys):
     def check(source, progress=None, **columns):
         seen.update(source=source, **columns)
         finding = Finding("unreadable", 1, "1 file cannot be read", ("a.jpg",), "removed")
-        return SimpleNamespace(describe=lambda: finding.message)
+        return SimpleNamespace(describe=lambda: finding.message, findings=[finding])
 
     monkeypatch.setitem(sys.modules, "outdo.data.checks", SimpleNamespace(check=check))
     assert cli.main(["check", "photos.csv", "--input-column", "file"]) == 0
     assert capsys.readouterr().out == "1 file cannot be read\n"
     assert seen == {"source": Path("photos.csv"), "input_column": "file", "label_column": None, "group_column": None}
+
+
+def test_check_of_what_cannot_be_trained_on_is_a_mistake(tmp_path, capsys):
+    (tmp_path / "one.csv").write_text("text,label\na,x\nb,x\n")
+    assert cli.main(["check", str(tmp_path / "one.csv")]) == 2
+    said = capsys.readouterr()
+    assert "nothing to tell apart" in said.out
+    assert "cannot be trained on as it is" in said.err
 
 
 @pytest.fixture
@@ -159,6 +167,13 @@ def test_predict_takes_texts_and_lines_of_stdin(calls, monkeypatch, capsys):
     assert cli.main(["predict", "runs/x", "hello there", "-", "--json"]) == 0
     answers = json.loads(capsys.readouterr().out)
     assert [a["input"] for a in answers] == ["hello there", "where is my card", "it was stolen"]
+
+
+def test_predict_does_not_take_a_file_for_a_text(calls, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(FakePredictor, "kind", "text")
+    (tmp_path / "questions.csv").write_text("text")
+    assert cli.main(["predict", "runs/x", str(tmp_path / "questions.csv")]) == 2
+    assert "is a file, and texts are expected" in capsys.readouterr().err
 
 
 def test_predict_of_a_folder_without_images_is_the_users_mistake(calls, tmp_path, capsys):

@@ -95,6 +95,25 @@ def test_the_run_predicts(run, photos):
     assert model.predict(files)[0] == answers[0]
 
 
+def test_what_cannot_be_read_is_named_and_costs_nobody_his_answer(run, photos, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"no image")
+    files = [*sorted((photos / "red").iterdir())[:2], tmp_path / "x.jpg"]
+    *good, bad = outdo.load(run.folder).stream(files)
+    assert [a["label"] for a in good] == [a["label"] for a in outdo.load(run.folder).predict(files[:2])]
+    assert set(bad) == {"input", "error"}
+    with pytest.raises(DataError, match=r"x\.jpg cannot be read"):
+        outdo.load(run.folder).predict(files)
+
+
+def test_a_model_that_was_not_outdone_is_not_told_apart_by_a_clock(photos, tmp_path):
+    result = outdo.improve(photos, start_from="tiny-image", minutes=0.001, out=tmp_path / "run")
+    names = {c["role"]: c["name"] for c in result.report.content["contestants"]}
+    timed = {a["axis"]: a["values"] for a in result.report.content["axes"] if a["axis"] in ("latency", "throughput")}
+    same = names["after"].endswith("(not outdone)")
+    assert all((v[names["before"]] == v[names["after"]]) == same for v in timed.values())
+    assert len(timed) == 2
+
+
 def test_the_stored_model_answers_as_in_the_report(run, photos):
     test, contestants = predictions.read(run.folder)
     answers = outdo.load(run.folder).predict([photos / name for name in test.ids])
@@ -192,4 +211,12 @@ def test_one_class_and_lookalikes_are_refused_before_anything_is_made(tmp_path):
         outdo.improve(colours(tmp_path / "one", red=8), start_from="tiny-image", out=tmp_path / "run")
     with pytest.raises(DataError, match="differ only by case"):
         outdo.improve(colours(tmp_path / "two", red=8, rED=8), start_from="tiny-image", out=tmp_path / "run")
+    with pytest.raises(DataError, match="nothing can be held out"):
+        outdo.improve(colours(tmp_path / "few", red=3, green=3), start_from="tiny-image", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_five_of_a_class_are_enough(tmp_path):
+    few = colours(tmp_path / "few", red=5, green=5)
+    result = outdo.improve(few, start_from="tiny-image", minutes=1, epochs=1, out=tmp_path / "run")
+    assert result.report.content["data"]["n"] == {"train": 6, "validation": 2, "test": 2}

@@ -115,6 +115,8 @@ def check(args: argparse.Namespace) -> None:
     with Bar(sys.stderr) as bar:
         checked = check(args.source, **columns(args), progress=bar)
     show(checked.describe())
+    if any(finding.check == "cannot be trained on" for finding in checked.findings):
+        raise UserError(f"{args.source} cannot be trained on as it is", fix="the last finding says why")
 
 
 def check_flags(parser: Parser) -> None:
@@ -153,7 +155,8 @@ def improve_flags(parser: Parser) -> None:
     source_flags(parser)
     parser.add_argument("--task", metavar="T", help="see `outdo list tasks` (default: read off the data)")
     parser.add_argument("--start-from", metavar="B", help="the pretrained backbone, see `outdo list backbones`")
-    parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="time for training (default: 10)")
+    parser.add_argument("--minutes", type=float, metavar="M", help="time for training, to which judging adds about "
+                        "half a minute (default: 10, or those of the run that is resumed)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of splits and training (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one in runs/)")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
@@ -292,7 +295,7 @@ def export_flags(parser: Parser) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """What a bundle or the model of a finished run answers: one line per input, as label, probability and input between
-    tabs. Inputs that a bundle cannot read are told on stderr, and the exit code is 2."""
+    tabs. Inputs that cannot be read are told on stderr, and the exit code is 2."""
     from outdo import runtime
 
     runtime.prepare()  # which only counts before torch is imported
@@ -316,7 +319,8 @@ def answering(args: argparse.Namespace) -> tuple[Any, Any]:
         if args.trust:
             raise UserError("--trust is for bundles", found=f"{args.run}")
         predictor = outdo.load(args.run)
-        return predictor, predictor.predict(expand(args.inputs, predictor.kind))
+        inputs = expand(args.inputs, predictor.kind)
+        return predictor, counted(predictor.stream(inputs), len(inputs))
     from outdo.deploy.predictor import BundlePredictor
 
     bundle = Bundle.open(args.run, trust=args.trust)
@@ -491,6 +495,9 @@ def expand(inputs: Sequence[str], kind: str) -> list[str]:
     """`-` stands for the lines of stdin; a folder, where the run is about images, for the images in it."""
     said = [line for item in inputs for line in (sys.stdin.read().splitlines() if item == "-" else [item])]
     if kind != "image":
+        for item in inputs:
+            if Path(item).is_file():
+                raise UserError(f"{item} is a file, and texts are expected", fix=f"give its lines: ... - < {item}")
         return said
     from outdo.data.readers._tree import IMAGE_SUFFIXES
 

@@ -19,11 +19,12 @@ from outdo import plugins, runtime
 from outdo.contracts import SPLITS, Contestant, Dataset, Finding, Ground, Progress, Task, TestSet, fingerprint
 from outdo.errors import DataError, Interrupted, RecipeError
 from outdo.recipe import Recipe
-from outdo.runs import HELD_OUT, Run, next_folder
+from outdo.runs import HELD_OUT, Run, next_folder, said_before
 from outdo.search.wish import Wish, wish
 from outdo.storage import cache_folder, evict, write_json
 
 VALIDATION, ENOUGH_VALIDATION = 0.2, 5_000  # the share of training held out to choose by, and how many are enough
+MINUTES = 10.0
 UNSEARCHED = 1 / 3  # the share of the time that the default recipe gets before a search
 SMALL_NETWORKS = {"image": "tiny-image", "text": "tiny-text"}  # what is trained from scratch with --baselines all
 
@@ -38,23 +39,28 @@ class Result:
 
 
 def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: str | None = None,
-            minutes: float = 10.0, seed: int = 0, out: Path | str | None = None, resume: bool = False,
+            minutes: float | None = None, seed: int = 0, out: Path | str | None = None, resume: bool = False,
             baselines: str = "default", against: Mapping[str, Any] | Sequence[Any] = (), seeds: int = 1,
             margin: float | None = None, search: str | None = None, trials: int | None = None, workers: int = 1,
             also: str | None = None, axes: str = "default", progress: Progress | None = None, **choices: Any
             ) -> Result:
     """Fine-tune a pretrained model on labelled examples and show by how much it beats what you had.
 
-    `minutes` is the time for training; `choices` are those of the recipe (`outdo list recipe`). `against` holds rivals,
-    by name where they are given one: folders, files and URLs (`outdo list rivals`), or anything fitted that has
-    `predict(inputs)` giving labels, or `predict_proba(inputs)` and `classes_`. `seeds` is how often to train in that
-    time, to judge the mean; differences within `margin` count as equivalent. `search` names a sampler that looks for a
-    better recipe (`outdo list samplers`, or auto), in so many `trials` or as many as there is time for, by so many
-    `workers`; choices may then be ranges ("1e-4..1e-2", "sgd,adamw"), and `also` may be "latency". `axes` says what is
-    measured: `default`, `all`, or names with commas between (`outdo list axes`).
+    `minutes` is the time for training (10); judging takes about half a minute more. `choices` are those of the recipe
+    (`outdo list recipe`). `against` holds rivals, by name where they are given one: folders, files and URLs (`outdo
+    list rivals`), or anything fitted that has `predict(inputs)` giving labels, or `predict_proba(inputs)` and
+    `classes_`. `seeds` is how often to train in that time, to judge the mean; differences within `margin` count as
+    equivalent. `search` names a sampler that looks for a better recipe (`outdo list samplers`, or auto), in so many
+    `trials` or as many as there is time for, by so many `workers`; choices may then be ranges ("1e-4..1e-2",
+    "sgd,adamw"), and `also` may be "latency". `axes` says what is measured: `default`, `all`, or names with commas
+    between (`outdo list axes`).
     Raises UserError (DataError, RecipeError, BackboneError, RunError) with one clear message, before anything is
-    trained where that is possible. Ctrl-C leaves the best so far in the folder, and `resume` goes on.
+    trained where that is possible. Ctrl-C leaves the best so far in the folder, and `resume` goes on, with the minutes,
+    backbone and recipe of then where nothing else is said.
     """
+    kept = said_before(Path(out)) if resume and out is not None else {}
+    minutes = kept.get("minutes", MINUTES) if minutes is None else minutes
+    start_from, choices = start_from or kept.get("start_from"), choices or kept.get("recipe", {})
     check_said(minutes, baselines, seeds, margin, search)
     rivals = known_rivals(against)
     check_axes(axes)
@@ -414,11 +420,13 @@ def answering(study: Any, before: Any, after: Any, others: Sequence[Any], again:
     members = evidence.members(study, MOST)
 
     def own(trained: Any, role: Any) -> Contestant:
+        same = trained.model.parts is before.model.parts  # it was not outdone: one model under another name
+        model = before.model if same else trained.model
         features = trained.features or study.features
         outputs = trained.model.outputs(features.encoded, facts["test"], features)
         seen = evidence.remembered(study, trained, members) if role in ("before", "after") else None
         return Contestant(trained.model.name, role, stored(trained.model.probabilities(outputs)),
-                          None if role == "seed" else trained.model, {"words": trained.words},
+                          None if role == "seed" else model, {"words": trained.words},
                           evidence.held_out(study, trained), seen)
 
     return [own(before, "before"), own(after, "after"), *(own(one, "baseline") for one in others),

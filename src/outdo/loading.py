@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outdo import plugins
-from outdo.errors import RunError
+from outdo.contracts import batches
+from outdo.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from outdo.deploy.predictor import BundlePredictor
+
+TOGETHER = 256  # inputs that are read before they are answered
 
 
 class Predictor:
@@ -21,13 +24,25 @@ class Predictor:
         self.kind, self.classes = model.task.kind, model.classes
 
     def predict(self, inputs: Sequence[str | Path]) -> list[dict[str, Any]]:
-        """{"input", "label", "probability", "probabilities"} for each. Raises DataError for what cannot be read."""
+        """{"input", "label", "probability", "probabilities"} for each. Raises DataError, which names the first that
+        cannot be read."""
+        answers = list(self.stream([inputs] if isinstance(inputs, str | Path) else list(inputs)))
+        wrong = next((answer for answer in answers if "error" in answer), None)
+        if wrong is not None:
+            raise DataError(f"{wrong['input']} cannot be read: {wrong['error']}")
+        return answers
+
+    def stream(self, inputs: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
+        """As `predict`, in order and in constant memory; {"input", "error"} for what cannot be read."""
         from outdo.data import inputs as sources
 
-        given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-        made = sources.files(given) if self.kind == "image" else sources.texts([str(text) for text in given])
-        answers = self.model.task.answer(self.model.predict(made), self.classes)
-        return [{"input": str(name), **answer} for name, answer in zip(given, answers, strict=True)]
+        for part in batches(len(inputs), TOGETHER):
+            given = [str(one) for one in inputs[part]]
+            made = sources.files(given) if self.kind == "image" else sources.texts(given)
+            probabilities, problems = self.model.answers(made)
+            answers = self.model.task.answer(probabilities, self.classes)
+            yield from ({"input": name, **({"error": problems[i]} if i in problems else answer)}
+                        for i, (name, answer) in enumerate(zip(given, answers, strict=True)))
 
 
 def load(path: str | Path) -> Predictor | BundlePredictor:

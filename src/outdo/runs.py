@@ -132,6 +132,12 @@ class Run:
         self.save()
 
 
+def said_before(folder: Path) -> dict[str, Any]:
+    """The settings of the run in that folder; none where there is no run."""
+    path = folder / "run.json"
+    return dict(read_json(path)["settings"]) if path.is_file() else {}
+
+
 def next_folder(source: str, resume: bool, parent: Path = Path("runs")) -> Path:
     """`runs/NAME-1`, `-2` ... named after the source: the first free one, or with `resume` the last one there is."""
     name = re.sub(r"[^\w.-]+", "-", Path(source).name.split(".")[0] or "data").strip("-") or "data"
@@ -147,7 +153,10 @@ def prepare(folder: Path, resume: bool) -> None:
         raise RunError(f"there is no run to resume in {folder}", fix="leave out --resume to start one there")
     if not resume and folder.exists() and not untouched(folder):
         raise RunError(f"{folder} exists already", fix="choose another --out, or go on with it by --resume")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # as under /proc
+        raise RunError(f"{folder} cannot be made there", fix="choose another --out") from None
 
 
 def untouched(folder: Path) -> bool:

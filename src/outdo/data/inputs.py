@@ -99,7 +99,7 @@ class Picture:
         return encoded.getvalue()
 
     def signature(self) -> str:
-        return f"{self.pixels.shape}:{hashlib.sha256(np.ascontiguousarray(self.pixels)).hexdigest()}"
+        return f"{self.pixels.shape}:{hashlib.sha256(self.pixels.tobytes()).hexdigest()}"
 
 
 class Archive:

@@ -193,7 +193,7 @@ def _classes(changes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _detail(report: Mapping[str, Any], name: str, who: str) -> Mapping[str, Any]:
-    axis = next((axis for axis in report["axes"] if axis["axis"] == name), {"detail": {}})
+    axis: Mapping[str, Any] = next((axis for axis in report["axes"] if axis["axis"] == name), {"detail": {}})
     found: Mapping[str, Any] = axis["detail"].get(who) or {}
     return found
 

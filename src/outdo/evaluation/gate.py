@@ -81,7 +81,11 @@ def _met(report: Mapping[str, Any], wish: Requirement) -> tuple[bool, str]:
         return False, "not measured on both sides"
     if wish.within is None:
         verdict = found["verdict"]
-        return (verdict == "better" if wish.wants == "better" else verdict != "worse"), f"the verdict is: {verdict}"
+        met = verdict == "better" if wish.wants == "better" else verdict != "worse"
+        end = found["high"] if axis["better"] == "lower" else found["low"]
+        unsure = met and verdict == "no difference shown" and end is not None and end != found["difference"]
+        return met, f"the verdict is: {verdict}" + ("; say `not worse than ...` to bound what that may hide" if unsure
+                                                    else "")
     return _within(axis, found, names["before"], wish.within)
 
 

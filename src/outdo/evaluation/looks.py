@@ -37,7 +37,7 @@ def images(contestant: Contestant, test: TestSet, listed: Sequence[int]) -> dict
 
     if not isinstance(contestant.model, Model):
         return {}
-    found = {}
+    found: dict[int, Any] = {}
     squares = {i: square(test.inputs.read(i)) for i in listed}  # type: ignore[arg-type]
     for side in {len(image) for image in squares.values()}:
         some = [i for i, image in squares.items() if len(image) == side]

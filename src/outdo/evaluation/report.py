@@ -42,16 +42,22 @@ def measure_all(
     contestants: Sequence[Contestant], test: TestSet, axes: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Measurement]]:
-    """axis -> contestant -> Measurement, for the named axes or those that cost little."""
+    """axis -> contestant -> Measurement, for the named axes or those that cost little. Contestants with one and the
+    same model are measured once: a clock would tell them apart."""
     loaded = {name: plugins.load("axes", name) for name in (chosen("default") if axes is None else axes)}
     ordered = sorted(loaded, key=lambda name: (list(UNITS).index(loaded[name].unit), name))
+    first: dict[int, str] = {}
+    twins = {c.name: name for c in contestants
+             if c.model is not None and (name := first.setdefault(id(c.model), c.name)) != c.name}
+    apart = [c for c in contestants if c.name not in twins]
     found = {}
     for done, name in enumerate(ordered):
         if progress:
-            progress(f"measuring {loaded[name].title}", done, len(ordered))
-        found[name] = loaded[name].measure(contestants, test)
+            progress(f"measuring, {loaded[name].title}", done, len(ordered))
+        measured = loaded[name].measure(apart, test)
+        found[name] = measured | {twin: measured[own] for twin, own in twins.items() if own in measured}
     if progress:
-        progress("measured", len(ordered), len(ordered))
+        progress("measuring", len(ordered), len(ordered))
     return found
 
 
@@ -169,9 +175,11 @@ class Report:
         return "\n".join(parts)
 
     def _remarks(self) -> list[str]:
-        """What was found out about rivals before they were judged."""
+        """What was found out about rivals before they were judged, and why nothing was fine-tuned."""
         told = [(c["name"], c["remarks"]) for c in self.content["contestants"] if c.get("remarks")]
         lines = [f"{clip(clean(name), 40)}: {clean('; '.join(remarks))}." for name, remarks in told]
+        lines += [clean(row["words"]) for row in self.content.get("ladder", [])
+                  if row["rung"] == "plan" and row["words"].startswith("no fine-tuning")]
         return ["", *lines] if lines else []
 
     def name(self, role: str) -> str:

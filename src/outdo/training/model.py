@@ -102,12 +102,17 @@ class Model:
 
     def predict(self, inputs: Inputs) -> np.ndarray:
         """(N, C) probabilities from files or texts; nothing is cached. Raises DataError for inputs that are refused."""
-        encoded = self.backbone.encode(inputs, None)
-        if encoded.problems:
-            index, reason = next(iter(encoded.problems.items()))
-            raise DataError(f"{len(encoded.problems)} of {len(inputs)} inputs cannot be read",
+        probabilities, problems = self.answers(inputs)
+        if problems:
+            index, reason = next(iter(problems.items()))
+            raise DataError(f"{len(problems)} of {len(inputs)} inputs cannot be read",
                             found=f"input {index + 1}: {reason}")
-        return self.probabilities(self._outputs(encoded.rows))
+        return probabilities
+
+    def answers(self, inputs: Inputs) -> tuple[np.ndarray, Mapping[int, str]]:
+        """As `predict`, and which inputs were refused and why; their rows mean nothing."""
+        encoded = self.backbone.encode(inputs, None)
+        return self.probabilities(self._outputs(encoded.rows)), encoded.problems
 
     def predict_pixels(self, images: np.ndarray) -> np.ndarray:
         """(N, C) probabilities from decoded images (N, H, W, 3) uint8. What of them is looked at is as with files, the

@@ -76,7 +76,8 @@ def apgd(logits: Logits, x: torch.Tensor, y: torch.Tensor, eps: float, steps: in
         previous, (loss, gradient, ahead) = loss, loss_and_gradient(logits, now, y)
         rises += loss > previous
         better = loss > best_loss
-        put(best, now, better), put(best_gradient, gradient, better)
+        put(best, now, better)
+        put(best_gradient, gradient, better)
         best_loss = torch.maximum(best_loss, loss)
         put(found, now, (ahead < 0) & ~broken)
         broken |= ahead < 0
@@ -85,7 +86,8 @@ def apgd(logits: Logits, x: torch.Tensor, y: torch.Tensor, eps: float, steps: in
                                                           & (last_loss >= best_loss))
             last_step, last_loss, since = step.clone(), best_loss.clone(), turn
             step = torch.where(stuck.view(-1, 1, 1, 1), step / 2, step)
-            put(now, best, stuck), put(gradient, best_gradient, stuck)
+            put(now, best, stuck)
+            put(gradient, best_gradient, stuck)
             rises.zero_()
     return torch.where(broken.view(-1, 1, 1, 1), found, best)
 

@@ -48,7 +48,7 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: int = 0) -> np.nd
     spoil, levels = CORRUPTIONS[name]
     grey = bool((image[..., :1] == image).all())
     x = image[..., :1] if grey else image
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), severity, zlib.crc32(np.ascontiguousarray(image))])
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), severity, zlib.crc32(image.tobytes())])
     unit = max(SMALLEST, min(image.shape[:2])) / NATIVE
     out = spoil(Scene(x.astype(np.float32) / 255, unit, rng), levels[severity - 1])
     return np.broadcast_to(to_bytes(out), image.shape).copy()
@@ -164,7 +164,7 @@ def spatter(scene: Scene, level: tuple[float, float, float, float, float, bool])
     layer = mean + spread * layer / (2 * size * math.sqrt(math.pi) * max(float(layer.std()), 1e-6))
     drops = gaussian_filter((layer > least).astype(np.float32), 1.5 * scene.unit if mud else 0.6)[..., None]
     colours = ((63, 42, 20), (0.17,)) if mud else ((175, 238, 238), (0.88,))
-    colour = np.array(colours[0], np.float32) / 255 if scene.x.shape[2] == 3 else np.float32(colours[1])
+    colour = np.array(colours[0], np.float32) / 255 if scene.x.shape[2] == 3 else np.array(colours[1], np.float32)
     if mud:
         splashes = np.where(drops < 0.8, 0, drops)
         return scene.x * (1 - splashes) + colour * splashes
