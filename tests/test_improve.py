@@ -47,13 +47,13 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
-    return outdo.improve(photos, start_from="tiny-image", minutes=2, epochs=3, out=tmp_path_factory.mktemp("run") / "r")
+    return outdo.improve(photos, start_from="tiny-image", minutes=30, epochs=3, out=tmp_path_factory.mktemp("run") / "r")
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_both_tasks_go_through_the_same_flow(kind, tmp_path):
     source = colours(tmp_path / "p", red=24, green=24, blue=24) if kind == "image" else talk(tmp_path / "t")
-    result = outdo.improve(source, start_from=f"tiny-{kind}", minutes=2, epochs=2, out=tmp_path / "run")
+    result = outdo.improve(source, start_from=f"tiny-{kind}", minutes=30, epochs=2, out=tmp_path / "run")
     content = json.loads((tmp_path / "run" / "report.json").read_text())
     assert content["task"] == f"{kind}_classification"
     assert content["data"]["test_opened"] == 1
