@@ -6,29 +6,41 @@ torch resizes pixels in whole numbers, width first, and so do two products with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from outdo.backbones._chain import forward_features
+from outdo.backbones._image import sets_of, spatial_mean
+
 
 class ExportableImages(nn.Module):
-    """(B, H, W, 3) uint8 of one fixed size to {name: (B, width)}."""
+    """(B, H, W, 3) uint8 of one fixed size to {name: (B, width)}.
 
-    def __init__(self, backbone: Any, rows: tuple[int, int], size: int) -> None:
+    The module runs whole, and hooks note what `ends` give, the last modules of its stages: leaving it in the middle, as
+    a chain of blocks may have to, is what torch's tracer does not bear.
+    """
+
+    def __init__(self, module: nn.Module, ends: Sequence[str], rows: tuple[int, int], size: int,
+                 said: Mapping[str, Any]) -> None:
         super().__init__()
-        said = backbone.preprocessing()
-        self.sets, self.chain = backbone._sets, backbone._fast("float32")
-        self.module = self.chain.module  # so that its weights are seen
+        self.module, self.ends = module, ends
         self.resize = Resize(rows, size, said["interpolation"]) if rows != (size, size) else nn.Identity()
         self.normalise = normalising(said["mean"], said["std"])
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        means: list[torch.Tensor] = []
         x = self.normalise(self.resize(pixels.permute(0, 3, 1, 2).float()))
-        found: dict[str, torch.Tensor] = self.sets(self.chain, x)
-        return found
+        with contextlib.ExitStack() as undo:
+            for name in self.ends:
+                end = self.module.get_submodule(name)
+                undo.callback(end.register_forward_hook(lambda _, __, out: means.append(spatial_mean(out))).remove)
+            x = forward_features(self.module, x)
+        return sets_of(self.module, x, [*means, spatial_mean(x)])
 
 
 def normalising(mean: Sequence[float], std: Sequence[float]) -> nn.Module:

@@ -138,7 +138,9 @@ class ImageBackbone:
         from outdo.backbones._export import ExportableImages
 
         assert rows is not None
-        return ExportableImages(self, rows, size or self.size)
+        chain = self._fast("float32")
+        ends = [chain.blocks[block].modules[-1] for block in self._stages if block + 1 < self.depth]
+        return ExportableImages(chain.module, ends, rows, size or self.size, self._preprocessing)
 
     def _sets(self, chain: _chain.Chain, x: torch.Tensor) -> dict[str, torch.Tensor]:
         means = []
@@ -147,14 +149,18 @@ class ImageBackbone:
                 x = chain.run(x, block, block + 1)
                 if block in self._stages:
                     means.append(spatial_mean(x))
-            last = pooled(chain.module, x)
-            sets = {"last": last, "pools": torch.cat(means, 1)}
-            if chain.module.num_classes:
-                sets["classes"] = F.softmax(chain.module.forward_head(x).float(), 1).sqrt()  # type: ignore[operator]
-        return {key: value.float() for key, value in sets.items()}
+            return sets_of(chain.module, x, means)
 
     def block_parameters(self, block: int) -> list[nn.Parameter]:
         return self._parameters[block]
+
+
+def sets_of(module: nn.Module, x: torch.Tensor, means: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Every feature set, from what the body gave and the means of its last stages."""
+    sets = {"last": pooled(module, x), "pools": torch.cat(means, 1)}
+    if module.num_classes:
+        sets["classes"] = F.softmax(module.forward_head(x).float(), 1).sqrt()  # type: ignore[operator]
+    return {key: value.float() for key, value in sets.items()}
 
 
 def resize(x: torch.Tensor, size: int, interpolation: str) -> torch.Tensor:
