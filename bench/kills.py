@@ -31,7 +31,7 @@ import outdo.training.loop as loop
 loop.CHECKPOINT_SECONDS = 0.5
 import outdo
 outdo.improve(sys.argv[1], start_from="tiny-image", minutes=5, epochs=40, early_stopping=0, depth=1000,
-              out=sys.argv[2], resume=len(sys.argv) > 3)
+              axes="accuracy", out=sys.argv[2], resume=len(sys.argv) > 3)
 """
 
 

@@ -47,7 +47,8 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
-    return outdo.improve(photos, start_from="tiny-image", minutes=30, epochs=3, out=tmp_path_factory.mktemp("run") / "r")
+    folder = tmp_path_factory.mktemp("run") / "r"
+    return outdo.improve(photos, start_from="tiny-image", minutes=30, epochs=3, out=folder)
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
