@@ -266,7 +266,7 @@ def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish 
         blind = c.blind_probe(study, before)
         tuned = c.fine_tuned(study, plan, study.recipe, start=blind, checkpoint=run.folder / "checkpoint.safetensors")
         history, tuned = tuned.history, c.with_words(study, tuned, best)
-        best = min((best, scored(say, study, "fine-tune", tuned)), key=lambda t: c.loss_of(t.outputs, study.truth))
+        best = preferred(study, best, scored(say, study, "fine-tune", tuned))
         kept(run, best)
     say.stage("fit", start)
     if wished is not None:
@@ -276,8 +276,19 @@ def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish 
         others += dearer(say, study, plan)
     facts["findings"] += suspects(study, probed, facts["ids"])
     study.let_go()
-    say("choice", f"{best.model.name}: the least loss on validation", c.accuracy_of(best.outputs, study.truth))
+    why = "the least loss on validation" if study.recipe.objective == "standard" else "what was asked for"
+    say("choice", f"{best.model.name}: {why}", c.accuracy_of(best.outputs, study.truth))
     return before, named_apart(best, before), others, history
+
+
+def preferred(study: Any, best: Any, tuned: Any) -> Any:
+    """The one of least loss on validation; but what was trained to withstand attacks is what was asked for, and the
+    plain loss does not see what it is good for."""
+    from outdo.training.contestants import loss_of
+
+    if study.recipe.objective != "standard":
+        return tuned
+    return min((best, tuned), key=lambda t: loss_of(t.outputs, study.truth))
 
 
 def scored(say: Log, study: Any, rung: str, trained: Any) -> Any:
@@ -389,7 +400,7 @@ def reseeded(run: Run, say: Log, study: Any, facts: Mapping[str, Any], seed: int
     plan = planned(run, None, again, recipe, name="plan" if recipe is study.recipe else "plan of the winner")
     if plan is not None:
         tuned = c.fine_tuned(again, plan, recipe, start=c.blind_probe(again, before))
-        best = min((best, c.with_words(again, tuned, best)), key=lambda t: c.loss_of(t.outputs, again.truth))
+        best = preferred(again, best, c.with_words(again, tuned, best))
     again.let_go()
     best = scored(say, again, f"seed {seed}", best)
     say.stage("other seeds", start)

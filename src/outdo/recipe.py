@@ -31,6 +31,11 @@ CHOICES: tuple[Choice, ...] = (
            search=(0.0, 1.0), step=0.5),
     Choice("mixup", 0.0, "alpha of the Beta distribution that mixes pairs of examples; 0 is none", "float", 0.0, 2.0,
            search=(0.0, 0.5)),
+    Choice("objective", "standard", "what training makes small: the loss, that under attack (PGD), or both (TRADES)",
+           "category", options=("standard", "adversarial", "trades")),
+    Choice("attack_eps", 1.0, "how much an attack in training may change a pixel value, of 255", "float", 0.0, 64.0),
+    Choice("attack_steps", 2, "steps of an attack in training; each costs as much as a step without one", "int", 1,
+           100),
     Choice("label_smoothing", 0.1, "share of the target spread over all classes", "float", 0.0, 0.5,
            search=(0.0, 0.2)),
     Choice("class_weighting", AUTO, "weigh classes by inverse frequency; auto: when the largest is over 3 times the "

@@ -215,13 +215,16 @@ def _settled(study: Study, trainer: Trainer, before: list[torch.Tensor], recipe:
     sizes = _sizes(study, trainer)
     size = min(sizes, key=lambda s: loss_of(trainer.outputs(trainer.validation, s), study.truth)) if len(sizes) > 1 \
         else sizes[0]
-    shares = averaging.SHARES if recipe.interpolation == "auto" else (float(recipe.interpolation),)
+    plain = recipe.objective == "standard"  # the plain loss would lead back to where nothing withstands an attack
+    shares = averaging.SHARES if plain else (1.0,)
+    shares = shares if recipe.interpolation == "auto" else (float(recipe.interpolation),)
     share, _ = averaging.best_share(trainer.parameters, before,
                                     lambda: loss_of(trainer.outputs(trainer.validation, size), study.truth), shares)
     outputs = trainer.outputs(trainer.validation, size)
     for parameter in trainer.parameters:
         parameter.requires_grad_(False)
     network = Network(trainer.backbone, trainer.head.eval(), trainer.plan.first, size)
+    name += "" if plain else f", {recipe.objective}"
     words = f"{len(history)} epochs, {share:.0%} of the way from the pretrained weights"
     words += f", at {size} pixels" if size else ""
     return Trained(study.model(name, [(1.0, network)], trainer.backbone), outputs, words, history)

@@ -22,13 +22,14 @@ from outdo import runtime
 from outdo.contracts import Backbone, Progress, Rows, State, Task, batches
 from outdo.recipe import Recipe
 from outdo.storage import read_tensors, write_tensors
+from outdo.training import objectives
 from outdo.training.features import BATCH, Activations
 
 CHECKPOINT_SECONDS = 30.0  # what a kill can cost
 WARM_UP = 0.1  # share of all steps in which the learning rate rises
 CLIP = 1.0  # gradient norm
 BASE_RATES = {"sgd": 0.01, "adam": 5e-4, "adamw": 5e-4}  # for "auto", images; texts take a fifth
-ORDER, VARY, MIX = 1, 2, 3  # what a generator is for
+ORDER, VARY, MIX, ATTACK = 1, 2, 3, 4  # what a generator is for
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,7 @@ class Trainer:
     def step(self, positions: np.ndarray) -> None:
         self._set_rate()
         state, targets = self.batch(positions)
-        outputs = self.forward(state)
-        loss = self.task.loss(outputs, targets, self.class_weights, self.recipe.label_smoothing)
+        loss = self.objective(state, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, CLIP, foreach=True)
         self.optimiser.step()
@@ -135,8 +135,18 @@ class Trainer:
         if self.progress:
             self.progress("fine-tuning", self.done, self.total)
 
-    def forward(self, state: State) -> torch.Tensor:
-        return self.head(self.backbone.pool(self.backbone.run(state, self.plan.first, self.backbone.depth)))
+    def objective(self, state: State, targets: torch.Tensor) -> torch.Tensor:
+        """Token ids have no neighbours to be moved to: under attack, texts are embedded first."""
+        first, pixels = self.plan.first, self.backbone.preprocessing() if self.backbone.kind == "image" else None
+        if self.recipe.objective != "standard" and not state["x"].is_floating_point():
+            state, first = self.backbone.run(state, first, first + 1), first + 1
+        return objectives.loss(
+            self.recipe, state, lambda s: self.forward(s, first),
+            lambda outputs: self.task.loss(outputs, targets, self.class_weights, self.recipe.label_smoothing),
+            pixels if first == 0 else None, self.draw(ATTACK))
+
+    def forward(self, state: State, first: int) -> torch.Tensor:
+        return self.head(self.backbone.pool(self.backbone.run(state, first, self.backbone.depth)))
 
     def batch(self, positions: np.ndarray) -> tuple[State, torch.Tensor]:
         """The State before the first trained block, and the targets: codes (B,), or (B, C) under mixup."""
@@ -185,7 +195,7 @@ class Trainer:
             logits = torch.from_numpy(self.outputs(self.validation))
             loss = float(self.task.loss(logits, torch.from_numpy(self.validation.codes), None, 0.0))
             accuracy = float((logits.argmax(1).numpy() == self.validation.codes).mean())
-            if loss < self.best_loss:
+            if loss < self.best_loss or self.recipe.objective != "standard":  # which a plain loss cannot judge
                 self.best, self.best_loss, self.worse = [p.detach().clone() for p in self.parameters], loss, 0
             else:
                 self.worse += 1
