@@ -323,15 +323,15 @@ def searched(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish
     start = run.spent()
     found = find.find(study, wished, run.folder, run.once, run.save)
     say("search", found.words)
-    tried = [(best, study.recipe),
-             (scored(say, study, "search", c.with_words(study, found.trained, probed)), found.recipe)]
+    tried = [(best, study.recipe, 0.0),
+             (scored(say, study, "search", c.with_words(study, found.trained, probed)), found.recipe, found.handicap)]
     recipe = find.promoted(found.recipe, study.recipe)
     plan = planned(run, say, study, recipe, name="plan of the winner")
     if plan is not None:
         tuned = c.fine_tuned(study, plan, recipe, "searched, fine-tuned", start=c.blind_probe(study, before),
                              checkpoint=run.folder / "search" / "checkpoint.safetensors")
-        tried.append((scored(say, study, "fine-tune", c.with_words(study, tuned, probed)), recipe))
-    won, facts["recipe"] = min(tried, key=lambda one: c.loss_of(one[0].outputs, study.truth))
+        tried.append((scored(say, study, "fine-tune", c.with_words(study, tuned, probed)), recipe, 0.0))
+    won, facts["recipe"], _ = min(tried, key=lambda one: c.loss_of(one[0].outputs, study.truth) + one[2])
     facts["search"] = found.account
     kept(run, won)
     say.stage("search", start)

@@ -314,6 +314,14 @@ def test_what_luck_had_added_is_taken_off():
     assert confirm.judged([row(3, 0.2, 0.2)])["claimed"] is None
 
 
+def test_the_winner_carries_its_own_luck_into_the_comparison():
+    rows = [row(0, 0.5, 0.5), row(7, 0.2, 0.6), row(9, 0.3, 0.35)]
+    assert confirm.handicap({"rows": rows, "chosen": 9}) == pytest.approx(0.05)
+    assert confirm.handicap({"rows": rows, "chosen": 0}) == 0
+    assert confirm.handicap({"rows": [row(0, 0.5, 0.5), row(9, 0.4, 0.3)], "chosen": 9}) == 0
+    assert confirm.handicap({"rows": [row(9, 0.4, 0.5)], "chosen": 9}) == 0
+
+
 def test_a_whole_search(tmp_path):
     keep = once()
     study = timed(epochs=2)

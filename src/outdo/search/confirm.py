@@ -40,11 +40,24 @@ def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Which one is chosen, and how much of what the best had gained is left on the second fold."""
     best = min(rows, key=lambda row: row["first"]["loss"])
     chosen = min(rows, key=lambda row: np.mean([row["first"]["loss"], row["second"]["loss"]]))
-    usual = next((row for row in rows if row["trial"] == DEFAULT), None)
-    claimed, confirmed = ((usual[fold]["loss"] - best[fold]["loss"] for fold in ("first", "second")) if usual
-                          else (None, None))
+    claimed, confirmed = gains(rows, best["trial"]) or (None, None)
     return {"best": best["trial"], "chosen": chosen["trial"], "claimed": claimed, "confirmed": confirmed,
             "optimism": None if claimed is None or confirmed is None else claimed - confirmed}
+
+
+def gains(rows: list[dict[str, Any]], number: int) -> tuple[float, float] | None:
+    """Of that trial over the default recipe, on either fold; None where the default recipe failed."""
+    one, usual = (next((row for row in rows if row["trial"] == n), None) for n in (number, DEFAULT))
+    if one is None or usual is None:
+        return None
+    first, second = (usual[fold]["loss"] - one[fold]["loss"] for fold in ("first", "second"))
+    return first, second
+
+
+def handicap(confirmed: dict[str, Any]) -> float:
+    """Nats that the chosen trial's loss on the first fold is too good by, next to models that were not chosen there."""
+    first, second = gains(confirmed["rows"], confirmed["chosen"]) or (0.0, 0.0)
+    return max(0.0, first - second)
 
 
 def scored(trial: Any, bench: Workbench, aim: engine.Aim, fold: Fold) -> dict[str, float] | None:

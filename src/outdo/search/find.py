@@ -34,6 +34,7 @@ class Found:
     trained: Trained
     recipe: Recipe  # every choice of the winner; the depth is that of its trial
     words: str
+    handicap: float  # nats to add to its loss on validation, where it is compared with what was not chosen there
     account: dict[str, Any]
 
 
@@ -70,7 +71,7 @@ def find(study: Study, wished: Wish, folder: Path, once: Callable[[str, Callable
     recipe = bench.resolved(space.recipe.but(**ledger.get_trials(deepcopy=False)[number].params))
     trained = bench.model(recipe, engine.seed_of(aim, number), "searched")
     account = summary.account(ledger, aim, wished.workers, seconds, confirmed)
-    return Found(trained, recipe, summary.words(account), account)
+    return Found(trained, recipe, summary.words(account), confirm.handicap(confirmed), account)
 
 
 def timed(study: Study, once: Callable[[str, Callable[[], Any]], Any]) -> engine.Clock:
