@@ -269,3 +269,12 @@ def test_the_command_that_makes_a_comparison_again():
     assert line == ("outdo compare 'a b.onnx' runs/x runs/x --data 'more photos' --margin 0.02 --require "
                     "'accuracy: better'")
     assert cli.parse(__import__("shlex").split(line)[1:])
+
+
+def test_a_rival_may_be_called_as_one_of_ours(photos, tmp_path):
+    made = outdo.improve(photos, start_from="tiny-image", minutes=1, epochs=0, out=tmp_path / "r",
+                         against={"linear probe": Always()})
+    found = values(made.report)
+    assert found["linear probe (rival)"] == pytest.approx(1 / 3, abs=0.06)
+    assert found["linear probe"] > 0.5
+    assert verify.verify(made.folder).wrong == ()

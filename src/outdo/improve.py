@@ -82,7 +82,7 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
         before, after, others, history = climbed(run, say, study, facts, wished, everything=baselines == "all")
         again = [reseeded(run, say, study, facts, seed + i, minutes / seeds) for i in range(1, seeds)]
         test = sealed.open(run.opened)
-        contestants = [*answering(study, before, after, others, again, facts), *met]
+        contestants = told_apart(answering(study, before, after, others, again, facts), met)
         report = judged(run, say, study, test, contestants, facts, history, margin, axes)
         run.finish()
     evict(cache_folder())
@@ -408,6 +408,12 @@ def reseeded(run: Run, say: Log, study: Any, facts: Mapping[str, Any], seed: int
 
 
 # ── the proof ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def told_apart(ours: Sequence[Contestant], met: Sequence[Contestant]) -> list[Contestant]:
+    from outdo.evaluation import rivals
+
+    return rivals.told_apart(ours, met)
 
 
 def meeting(study: Any, rivals: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Contestant]:

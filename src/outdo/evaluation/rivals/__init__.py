@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,12 @@ def meet(against: Mapping[str, Any], ground: Ground, progress: Progress | None =
     if progress and against:
         progress("asking rivals", len(against), len(against))
     return found
+
+
+def told_apart(ours: Sequence[Contestant], met: Sequence[Contestant]) -> list[Contestant]:
+    """All of them, each under a name of its own: a rival may be a folder called `linear probe`."""
+    taken = {one.name for one in ours}
+    return [*ours, *(replace(one, name=f"{one.name} (rival)") if one.name in taken else one for one in met)]
 
 
 def contestant(name: str, rival: Rival, ground: Ground) -> Contestant:
