@@ -61,7 +61,9 @@ def rival(data: Dataset) -> Any:
 
 
 def pixels(inputs: Inputs) -> np.ndarray:
-    """(N, 64) float, 0 to 16: the digits as scikit-learn ships them."""
+    """(N, 64) float, 0 to 16: the digits as scikit-learn ships them, and others as if they were."""
     files = [inputs.read(i) for i in range(len(inputs))]
-    images = [np.asarray(Image.open(io.BytesIO(file))) for file in files if isinstance(file, bytes)]
+    opened = [Image.open(io.BytesIO(file)).convert("L") for file in files if isinstance(file, bytes)]
+    images = [np.asarray(image if image.size == (8, 8) else image.resize((8, 8), Image.Resampling.BOX))
+              for image in opened]
     return np.stack(images).reshape(len(files), -1) / BRIGHTER
