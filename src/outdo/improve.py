@@ -18,6 +18,7 @@ import numpy as np
 from outdo import plugins, runtime
 from outdo.contracts import SPLITS, Contestant, Dataset, Finding, Ground, Progress, Task, TestSet, fingerprint
 from outdo.errors import DataError, Interrupted, RecipeError
+from outdo.evaluation import rivals
 from outdo.recipe import Recipe
 from outdo.runs import HELD_OUT, Run, next_folder, said_before
 from outdo.search.wish import Wish, wish
@@ -62,7 +63,7 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
     minutes = kept.get("minutes", MINUTES) if minutes is None else minutes
     start_from, choices = start_from or kept.get("start_from"), choices or kept.get("recipe", {})
     check_said(minutes, baselines, seeds, margin, search)
-    rivals = known_rivals(against)
+    asked = rivals.named(against)
     check_axes(axes)
     wished = wish(search, choices, trials, workers, also)
     recipe = wished.space.recipe if wished else Recipe(**choices)
@@ -72,17 +73,17 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
     folder = Path(out) if out is not None else next_folder(dataset.source, resume)
     settings = {"source": dataset.source, "task": job.name, "start_from": start_from, "seed": seed, "minutes": minutes,
                 "baselines": baselines, "recipe": recipe.said, "seeds": seeds, "margin": margin,
-                "against": {name: str(said) for name, said in rivals.items()}, "read_with": dict(dataset.read_with),
+                "against": {name: str(said) for name, said in asked.items()}, "read_with": dict(dataset.read_with),
                 "search": wished and wished.as_json(), "axes": axes}
     with interruptible(folder), Run.going(folder, settings, resume) as run:
         say = Log(run, progress)
         study, sealed, facts = prepared(run, say, dataset, job, recipe, start_from, seed)
-        met = meeting(study, rivals, facts)
+        met = meeting(study, asked, facts)
         study.left = runtime.Budget(minutes / seeds, run.spent()).left
         before, after, others, history = climbed(run, say, study, facts, wished, everything=baselines == "all")
         again = [reseeded(run, say, study, facts, seed + i, minutes / seeds) for i in range(1, seeds)]
         test = sealed.open(run.opened)
-        contestants = told_apart(answering(study, before, after, others, again, facts), met)
+        contestants = rivals.told_apart(answering(study, before, after, others, again, facts), met)
         report = judged(run, say, study, test, contestants, facts, history, margin, axes)
         run.finish()
     evict(cache_folder())
@@ -144,12 +145,6 @@ def check_axes(axes: str) -> None:
     from outdo.evaluation import report
 
     report.chosen(axes)
-
-
-def known_rivals(against: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    from outdo.evaluation import rivals
-
-    return rivals.named(against)
 
 
 def read(source: str | Path) -> Dataset:
@@ -410,21 +405,13 @@ def reseeded(run: Run, say: Log, study: Any, facts: Mapping[str, Any], seed: int
 # ── the proof ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def told_apart(ours: Sequence[Contestant], met: Sequence[Contestant]) -> list[Contestant]:
-    from outdo.evaluation import rivals
-
-    return rivals.told_apart(ours, met)
-
-
-def meeting(study: Any, rivals: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Contestant]:
+def meeting(study: Any, asked: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Contestant]:
     """Rivals with their answers on the test's inputs. They are asked before anything is trained, so that one that
     fails costs no training; no label of the test is known yet."""
-    from outdo.evaluation import rivals as sorts
-
     validation, test, ids = study.validation, facts["test"], facts["ids"]
     trial = TestSet(tuple(ids[i] for i in validation), study.inputs.take(validation), study.truth, study.classes)
     ground = Ground(study.backbone.kind, study.classes, trial, tuple(ids[i] for i in test), study.inputs.take(test))
-    return sorts.meet(rivals, ground, study.progress)
+    return rivals.meet(asked, ground, study.progress)
 
 
 def answering(study: Any, before: Any, after: Any, others: Sequence[Any], again: Sequence[Any],

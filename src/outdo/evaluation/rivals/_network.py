@@ -32,12 +32,13 @@ def of_images(run: Run, shape: Sequence[Any], dtype: str, options: Mapping[str, 
         raw = _raw(run, x, batch)
         kind = kind or _outputs.kind_of(raw)
         given = aligned("rival", _outputs.probabilities(raw, kind), columns, len(ground.classes), trial.ids)
-        plain = accuracy_and_loss(given, trial.codes)
+        right, loss = accuracy_and_loss(given, trial.codes)
         if named:
-            return plain
-        # the order of its classes was supposed: a way can be right while that is wrong
+            return right, loss
+        # the order of its classes was supposed: a way can be right while that is wrong, so the best order counts
         order = best_order(given.argmax(1), trial.codes, len(ground.classes))
-        return accuracy_and_loss(given[:, order], trial.codes)[0], *plain
+        reordered, loss = accuracy_and_loss(given[:, order], trial.codes)
+        return reordered, round(loss, 3), right
 
     way, found = _pixels.settled(way, left, trial, score)
     kind = kind or _outputs.kind_of(look)
