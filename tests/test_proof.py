@@ -59,7 +59,7 @@ def test_a_run_against_itself_and_a_rival(run):
     assert main["accuracy"]["difference"] == main["nll"]["difference"] == 0
     assert {c["verdict"] for c in main.values()} == {"no difference shown"}
     assert values(found)["Always"] == pytest.approx(1 / 3)
-    assert values(found)[str(run)] == report.Report.read(run).content["axes"][0]["values"][
+    assert values(found)[run.name] == report.Report.read(run).content["axes"][0]["values"][
         report.Report.read(run).name("after")]
     assert "latency" in main
 
@@ -69,7 +69,7 @@ def test_on_other_data_all_are_asked_anew(run, photos, tmp_path):
     found = outdo.compare(Always(), run, data=other, out=tmp_path / "out")
     assert found.content["data"]["n"] == {"validation": 9, "test": 36}
     assert values(found)["Always"] == pytest.approx(1 / 3)
-    assert values(found)[str(run)] > 0.7
+    assert values(found)[run.name] > 0.7
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
     assert verify.verify(tmp_path / "out").wrong == ()
     declared = colours(tmp_path / "declared", noise=20, train__red=5, train__blue=5, test__red=4, test__blue=4)

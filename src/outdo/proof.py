@@ -85,9 +85,10 @@ def compare(champion: Any, challenger: Any, *more: Any, data: str | Path | Datas
 
 def apart(said: Sequence[Any]) -> dict[str, Any]:
     """By name; one that comes again is told from itself."""
+    from outdo.evaluation import rivals
+
     named: dict[str, Any] = {}
-    for one in said:
-        name = str(one) if isinstance(one, str | Path) else type(one).__name__
+    for name, one in zip(rivals.short(said), said, strict=True):
         while name in named:
             name += " (again)"
         named[name] = one
@@ -294,7 +295,7 @@ def context(runs: Mapping[str, Run], challenger: str, field: Field, seen: str, m
 def command(said: Mapping[str, Any], data: Any, margin: float | None, require: Sequence[str]) -> str:
     """What makes this comparison again."""
     source = data.source if isinstance(data, Dataset) else data
-    words = ["outdo", "compare", *(name.removesuffix(" (again)") for name in said)]
+    words = ["outdo", "compare", *(str(one) if isinstance(one, str | Path) else name for name, one in said.items())]
     words += ["--data", str(source)] if data is not None else []
     words += ["--margin", f"{margin:g}"] if margin is not None else []
     words += [word for wish in require for word in ("--require", wish)]

@@ -231,6 +231,8 @@ def test_chance(right, n, share, chance):
 
 def test_named_twice_and_unknown_sorts(tmp_path):
     (tmp_path / "model.onnx").touch()
+    assert rivals.short(["a/x.onnx", "b/x.onnx?size=9", "http://h:1/v2/models/m", Texts([]), "/tmp/run/"]) == [
+        "a/x.onnx", "b/x.onnx", "m", "Texts", "run"]
     with pytest.raises(DataError, match="named twice"):
         rivals.named([tmp_path / "model.onnx", str(tmp_path / "model.onnx")])
     with pytest.raises(DataError, match=r"[Dd]id you mean '.*model\.onnx'"):

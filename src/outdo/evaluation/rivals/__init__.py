@@ -20,7 +20,7 @@ from outdo import plugins
 from outdo.contracts import Contestant, Ground, Inputs, Progress, Rival, RivalSort, TestSet
 from outdo.errors import DataError
 from outdo.evaluation.predictions import stored
-from outdo.evaluation.rivals._match import aligned, best_order, matched, some_of
+from outdo.evaluation.rivals._match import aligned, best_order, listed, matched, some_of
 
 TRIED = 100  # validation examples that a rival is tried on
 ALPHA = 0.05
@@ -32,13 +32,30 @@ def named(against: Mapping[str, Any] | Sequence[Any] | str | Path) -> dict[str, 
     or one that is of no known sort."""
     if isinstance(against, str | Path):
         against = [against]
-    pairs = list(against.items()) if isinstance(against, Mapping) else [(_name(said), said) for said in against]
-    twice = next((name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i])), None)
-    if twice is not None:
-        raise DataError(f"the rival '{twice}' was named twice", fix="name it once")
-    for _, said in pairs:
+    by_name = dict(against) if isinstance(against, Mapping) else dict(zip(short(against), against, strict=True))
+    if len(by_name) < len(against):
+        raise DataError("the same rival was named twice", found=listed(list(map(str, against))), fix="name it once")
+    for said in by_name.values():
         find(said)
-    return dict(pairs)
+    return by_name
+
+
+def short(said: Sequence[Any]) -> list[str]:
+    """What to call them: the end of a path or URL, as long as it takes to tell it from the others."""
+    parts = [_parts(one) for one in said]
+
+    def tail(own: Sequence[str]) -> str:
+        others = [other for other in parts if other != own]
+        length = next((k for k in range(1, len(own)) if all(other[-k:] != own[-k:] for other in others)), len(own))
+        return "/".join(own[-length:])
+
+    return [tail(own) for own in parts]
+
+
+def _parts(said: Any) -> list[str]:
+    if not isinstance(said, str | Path):
+        return [type(said).__name__]
+    return [part for part in str(said).partition("?")[0].split("/") if part] or [str(said)]
 
 
 def find(said: Any) -> RivalSort:
@@ -63,7 +80,9 @@ def meet(against: Mapping[str, Any], ground: Ground, progress: Progress | None =
     for done, (name, said) in enumerate(against.items()):
         if progress:
             progress("asking rivals", done, len(against))
-        found.append(contestant(name, find(said).meet(said, ground), ground))
+        met = contestant(name, find(said).meet(said, ground), ground)
+        where = {"said": str(said)} if isinstance(said, str | Path) else {}
+        found.append(replace(met, about={**met.about, **where}))
     if progress and against:
         progress("asking rivals", len(against), len(against))
     return found
@@ -151,7 +170,3 @@ def _reordered(answers: np.ndarray, trial: TestSet, right: float) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _name(said: Any) -> str:
-    return str(said) if isinstance(said, str | Path) else type(said).__name__
