@@ -1,8 +1,9 @@
 """Under attack: accuracy when each pixel may be changed by eps against the model. Asked for, not measured by default.
 
 Each contestant is attacked by PGD, Auto-PGD and Square, one after the other on what still stands: an image counts as
-right only while no attack has succeeded, so the figure is an upper bound of the true robustness. It is taken at the
-first of EPS; the detail has the others, at which what broke before is broken.
+right only while no attack has succeeded, so the figure is an upper bound of the true robustness. What falls at one eps
+has fallen at all larger ones. The figure is the mean over EPS, from what breaks most networks that nobody hardened to
+the 4/255 of the literature: at any single one all of them stand, or none does. The detail has each.
 
 Whether the bound can be trusted is said by flags, as in AutoAttack (Croce and Hein 2020): gradients that are zero,
 answers that change between two calls, probabilities in the place of logits, and "masking": Square, which asks for
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from outdo.evaluation.axes._attacks import Logits
 
-EPS = (1 / 255, 4 / 255)
+EPS = (0.25 / 255, 0.5 / 255, 1 / 255, 2 / 255, 4 / 255)  # ascending
 EXAMPLES = 100
 PGD_STEPS, APGD_STEPS, QUERIES = 10, 20, 200
 BATCH = 20
@@ -33,7 +34,7 @@ MASKED = 0.02  # of the examples that Square alone broke: more than it should fi
 
 class Adversarial:
     title = "under attack"
-    summary = f"accuracy when every pixel value may be changed by 1/255 against the model ({EXAMPLES} examples)"
+    summary = "accuracy when every pixel value may be changed against the model, mean over 0.25/255 to 4/255"
     unit = "fraction"
     better = "higher"
     tolerance = 0.0
@@ -66,8 +67,7 @@ class Adversarial:
             flags |= {"masking"} if broken.masked() else set()
         detail = {"of": len(test), "flags": sorted(flags), "attacks": added_up(rows, len(chosen)),
                   "robust": [{"eps": eps, "accuracy": float(right.mean())} for eps, right in standing.items()]}
-        right = standing[EPS[0]]
-        return measured(mean_of(right), len(chosen), right, detail)
+        return measured(mean_of(np.mean([standing[eps] for eps in EPS], axis=0)), len(chosen), detail=detail)
 
 
 class Siege:
