@@ -67,6 +67,9 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
     check_axes(axes)
     wished = wish(search, choices, trials, workers, also)
     recipe = wished.space.recipe if wished else Recipe(**choices)
+    if wished and recipe.objective != "standard":
+        raise RecipeError("a search looks for the least plain loss", found=f"--objective {recipe.objective}",
+                          fix="leave out one of --search and --objective")
     runtime.prepare(recipe.allocator)
     dataset = data if isinstance(data, Dataset) else read(data)
     job = find_task(dataset, task)
@@ -493,12 +496,12 @@ def notes(study: Any, again: int) -> list[str]:
 
 
 def shown(content: Mapping[str, Any], test: TestSet) -> dict[str, Any]:
-    """id -> thumbnail or text of the examples that flipped."""
+    """id -> thumbnail or text of the examples that flipped, and of those whose label may be wrong."""
     from outdo.evaluation import page
 
     where = {name: i for i, name in enumerate(test.ids)}
     found = {}
-    for flip in [*content["flips"]["gained"], *content["flips"]["lost"]]:
+    for flip in [*content["flips"]["gained"], *content["flips"]["lost"], *content["doubtful"]]:
         value = test.inputs.read(where[flip["id"]])
         found[flip["id"]] = value if isinstance(value, str) else page.thumbnail(value)
     return found

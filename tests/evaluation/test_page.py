@@ -484,3 +484,74 @@ def test_a_browser_shows_it_without_complaint(tmp_path, shown, preferred):
     paper = np.bincount(grey.ravel()).argmax()
     assert paper > 240 if preferred == "light" else paper < 40
     assert 0.01 < (np.abs(grey.astype(int) - int(paper)) > 80).mean() < 0.4, "blank, or painted over"
+
+
+# ── behind the axes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+DEEP_SECTIONS = ["slices", "corruption", "attack", "selective", "privacy", "doubtful"]
+
+
+def axis_of(name, details):
+    return {"axis": name, "title": name, "summary": "s", "unit": "fraction", "better": "higher", "values": {},
+            "comparisons": [], "detail": dict(zip(("linear probe", "fine-tuned"), details, strict=True))}
+
+
+def deep():
+    """A report with all that axes may tell, and what explains answers."""
+    report = copy.deepcopy(SAMPLE)
+    kinds = [[{"which": "fog", "n": 8, "accuracy": a}, {"which": "made up", "n": 8, "accuracy": 1 - a}]
+             for a in (0.25, 0.75)]
+    thresholds = [{"precision": 0.9, "threshold": 0.6, "n": 9, "right": 9, "coverage": 0.9, "low": 0.7,
+                   "test": {"n": 10, "right": 8, "coverage": 0.375, "low": 0.5}},
+                  {"precision": 0.99, "threshold": 1.0, "n": 0, "right": 0, "coverage": 0.0, "low": None,
+                   "test": {"n": 0, "right": 0, "coverage": 0.0, "low": None}}]
+    report["axes"] += [
+        axis_of("corruption", [{"per_corruption": k, "per_severity": [{"which": 1, "n": 16, "accuracy": 0.5}],
+                                "mce": 0.625, "spoilt": 16, "of": 16} for k in kinds]),
+        axis_of("adversarial", [{"robust": [{"eps": 1 / 255, "accuracy": 0.125}], "flags": flags}
+                                for flags in ([], ["masking"])]),
+        axis_of("selective_risk", [{"thresholds": thresholds}] * 2),
+        axis_of("privacy", [{"loss": {"auc": 0.5125, "found": 0.02}}, {"loss": {"auc": 0.875, "found": 0.3}}])]
+    report["slices"] = [{"column": "place", "value": "wood", "n": 8, "before": 7, "after": 5}]
+    report["doubtful"] = [{"id": "odd.jpg", "truth": "ants", "answer": "bees", "confidence": 0.97, "agreeing": 5,
+                           "of": 5}]
+    first = report["flips"]["gained"][0]["id"]
+    report["nearest"] = {first: [{"id": "train/7.jpg", "label": "bees", "similarity": 0.9}]}
+    report["resources"] = {"cpu_seconds": 90.0, "energy_joules": 900.0, "how": "an estimate"}
+    return report
+
+
+def test_what_stands_behind_the_axes_is_shown():
+    parsed = Parsed(page.render(deep(), {}, {}))
+    assert not parsed.open
+    assert set(DEEP_SECTIONS) <= set(parsed.ids)
+    seen = parsed.read("en")
+    for words_ in ("25\u202f% → 75\u202f%", "made up", "0.62", "1/255", "12.5\u202f%", "masking", "60.0\u202f%",
+                   "37.5\u202f%", "not reached", "87.5\u202f%", "place = wood", "odd.jpg", "5/5", "bees 1",
+                   "train/7.jpg", "0.25 Wh", "1\u202fmin 30\u202fs"):
+        assert words_ in seen, words_
+    assert "雾" in parsed.read("zh")
+
+
+def test_looks_are_small_pictures_or_marked_words():
+    report, looked = deep(), {}
+    first, second = (flip["id"] for flip in report["flips"]["gained"][:2])
+    looked[first] = {"before": b"jpeg", "after": b"jpeg"}
+    looked[second] = {"after": [("the ", 0.0), ("<b>bee ", 0.3), ("not ", -0.06)]}
+    source = page.render(report, {}, looked)
+    assert source.count('src="data:image/jpeg;base64,anBlZw=="') == 2
+    assert '<mark class="for strong">&lt;b&gt;bee</mark>' in source
+    assert '<mark class="against">not</mark>' in source
+    assert "the </" not in re.search("after:.*?</p>", source, re.DOTALL).group().replace("the <mark", "")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_name_changes_the_structure_behind_the_axes(text):
+    plain, hostile = (Parsed(page.render(replaced(deep(), word), {}, {})) for word in ("x", text))
+    assert (hostile.tags - Counter({"wbr": 9999})) == (plain.tags - Counter({"wbr": 9999}))
+    assert not hostile.open
+
+
+@pytest.mark.parametrize("key", ["slices", "doubtful", "nearest", "resources", "axes"])
+def test_any_part_behind_the_axes_may_be_missing(key):
+    assert not Parsed(page.render({k: v for k, v in deep().items() if k != key}, {}, {})).open

@@ -20,7 +20,8 @@ CLASSES_DRAWN = 16
 CLASS_COLUMNS = 24  # of a name beside its figures on a phone
 CELLS_AS_TABLE = 12  # more classes than this are drawn as a grid, without figures in the cells
 CONFUSIONS_LISTED = 10
-WEIGHTY = 0.02  # of probability: the least that a word counts for to be marked
+SIDE_BY_SIDE = 6  # classes: tables of more stand one below the other
+WEIGHTY = 0.05  # of probability: the least that a word counts for to be marked
 
 Flip = Mapping[str, Any]
 
@@ -41,7 +42,8 @@ def flips(view: View, key: str) -> Markup:
     shown = recorded[: CARDS["text" if texts else "image"]]
     cards = h("ul", *(_card(view, flip) for flip in shown), class_="cards texts" if texts else "cards")
     rest = _flip_table(view, recorded, n) if len(recorded) > len(shown) or n > len(recorded) else None
-    return section(key, cards, rest, note=say(f"{key}.note", n=n))
+    legend = h("p", say("looks.texts" if texts else "looks.images")) if view.looks else None
+    return section(key, cards, rest, note=join([h("p", say(f"{key}.note", n=n)), legend]))
 
 
 def _card(view: View, flip: Flip) -> Markup:
@@ -117,7 +119,9 @@ def _flip_table(view: View, recorded: Sequence[Flip], n: int) -> Markup:
 def classes(view: View) -> Markup:
     matrices = [_confusion(view, role, who) for role, who in view.sides
                 if view.detail("accuracy", who).get("confusion")]
-    confusion = h("div", h("p", say("confusion.table"), class_="legend"), h("div", *matrices, class_="panels"))
+    beside = len(view.items("classes")) <= SIDE_BY_SIDE
+    confusion = h("div", h("p", say("confusion.table"), class_="legend"),
+                  h("div", *matrices, class_="panels" if beside else "stacked"))
     return section("classes", _class_chart(view), _changed_confusions(view), confusion if matrices else None,
                    note=say("classes.note"))
 

@@ -108,6 +108,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "Right before, wrong after: {n}. The most confidently wrong come first.",
         "之前答对、现在答错：{n} 个。错得最自信的排在最前。",
     ),
+    "looks.images": (
+        "Lit in the small pictures: what spoke for that side's answer (Grad-CAM). It shows where, not why.",
+        "小图中亮处：支持该方回答的区域（Grad-CAM）。只说明在哪里，不说明为什么。",
+    ),
+    "looks.texts": (
+        "Marked: words without which that side's answer would be less probable; underlined: more probable.",
+        "标记的词：去掉后该方回答的概率会下降；带下划线的：会上升。",
+    ),
     "gained.none": ("No example was gained.", "没有由错变对的样本。"),
     "lost.none": ("No example was lost.", "没有由对变错的样本。"),
     "classes.note": (
