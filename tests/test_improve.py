@@ -161,6 +161,23 @@ def test_an_interrupted_run_ends_as_one_that_was_not(run, photos, tmp_path, monk
     assert result.report.content["data"]["test_opened"] == (1 if stage == "fine_tuned" else 2)
 
 
+def test_a_resumed_run_needs_no_repeating_of_what_was_said(photos, tmp_path, monkeypatch):
+    from outdo.evaluation import page
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    write_page = page.write_page
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page, "write_page", interrupted)
+    with pytest.raises(Interrupted):
+        outdo.improve(photos, start_from="tiny-image", minutes=2, epochs=1)
+    monkeypatch.setattr(page, "write_page", write_page)
+    result = outdo.improve(photos, resume=True)
+    said = json.loads((result.folder / "run.json").read_text())["settings"]
+    assert (said["minutes"], said["start_from"], said["recipe"]) == (2, "tiny-image", {"epochs": 1})
+
+
 def test_everything_is_a_baseline_when_asked(tmp_path):
     source = colours(tmp_path / "p", red=20, green=20)
     result = outdo.improve(source, start_from="tiny-image", minutes=2, epochs=1, baselines="all", out=tmp_path / "run")

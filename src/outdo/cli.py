@@ -1,7 +1,8 @@
 """The command line: one function per command, in the words of the API.
 
-What was asked for goes to stdout, everything else to stderr. Exit codes: 0 done, 2 the user's mistake (one message,
-no traceback), 130 interrupted (what was kept, how to go on), 1 a bug (a traceback, please report it).
+What was asked for goes to stdout, everything else to stderr. Exit codes: 0 done, 1 what was to hold does not (`compare
+--require`, `report --verify`, `reproduce`) or a bug (a traceback, please report it), 2 the user's mistake (one message,
+no traceback), 130 interrupted (what was kept, how to go on).
 
 Nothing heavy is imported before a command needs it: `outdo improve --help` loads neither numpy nor torch.
 """

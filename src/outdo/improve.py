@@ -59,21 +59,17 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
     trained where that is possible. Ctrl-C leaves the best so far in the folder, and `resume` goes on, with the minutes,
     backbone and recipe of then where nothing else is said.
     """
-    kept = said_before(Path(out)) if resume and out is not None else {}
-    minutes = kept.get("minutes", MINUTES) if minutes is None else minutes
-    start_from, choices = start_from or kept.get("start_from"), choices or kept.get("recipe", {})
-    check_said(minutes, baselines, seeds, margin, search)
+    folder = Path(out or next_folder(data.source if isinstance(data, Dataset) else str(data), resume))
+    then = said_before(folder) if resume else {}
+    minutes = then.get("minutes", MINUTES) if minutes is None else minutes
+    start_from, choices = start_from or then.get("start_from"), choices or then.get("recipe", {})
+    check_said(minutes, baselines, seeds, margin, search, axes)
     asked = rivals.named(against)
-    check_axes(axes)
     wished = wish(search, choices, trials, workers, also)
     recipe = wished.space.recipe if wished else Recipe(**choices)
-    if wished and recipe.objective != "standard":
-        raise RecipeError("a search looks for the least plain loss", found=f"--objective {recipe.objective}",
-                          fix="leave out one of --search and --objective")
     runtime.prepare(recipe.allocator)
     dataset = data if isinstance(data, Dataset) else read(data)
     job = find_task(dataset, task)
-    folder = Path(out) if out is not None else next_folder(dataset.source, resume)
     settings = {"source": dataset.source, "task": job.name, "start_from": start_from, "seed": seed, "minutes": minutes,
                 "baselines": baselines, "recipe": recipe.said, "seeds": seeds, "margin": margin,
                 "against": {name: str(said) for name, said in asked.items()}, "read_with": dict(dataset.read_with),
@@ -129,11 +125,13 @@ class Log:
         self.seconds[name] = self.seconds.get(name, 0.0) + self.run.spent() - since
 
 
-def check_said(minutes: float, baselines: str, seeds: int, margin: float | None, search: str | None) -> None:
+def check_said(minutes: float, baselines: str, seeds: int, margin: float | None, search: str | None, axes: str
+               ) -> None:
     """Raises RecipeError for what no recipe choice covers."""
-    from outdo.evaluation.comparison import check_margin
+    from outdo.evaluation import comparison, report
 
-    check_margin(margin)
+    comparison.check_margin(margin)
+    report.chosen(axes)
     if type(seeds) is not int or not 1 <= seeds <= 100:
         raise RecipeError(f"seeds cannot be {seeds}", expected="how often to train, from 1 to 100")
     if search is not None and seeds > 1:
@@ -142,12 +140,6 @@ def check_said(minutes: float, baselines: str, seeds: int, margin: float | None,
         raise RecipeError(f"minutes cannot be {minutes}", expected="a number above 0, such as 10 or 0.5")
     if baselines not in ("default", "all"):
         raise RecipeError(f"baselines cannot be '{baselines}'", expected="default or all")
-
-
-def check_axes(axes: str) -> None:
-    from outdo.evaluation import report
-
-    report.chosen(axes)
 
 
 def read(source: str | Path) -> Dataset:
@@ -420,11 +412,10 @@ def meeting(study: Any, asked: Mapping[str, Any], facts: Mapping[str, Any]) -> l
 def answering(study: Any, before: Any, after: Any, others: Sequence[Any], again: Sequence[Any],
               facts: Mapping[str, Any]) -> list[Contestant]:
     """The answers of ours on the test, in roles."""
-    from outdo.evaluation.axes.privacy import MOST
     from outdo.evaluation.predictions import stored
     from outdo.training import evidence
 
-    members = evidence.members(study, MOST)
+    members = evidence.members(study)
 
     def own(trained: Any, role: Any) -> Contestant:
         same = trained.model.parts is before.model.parts  # it was not outdone: one model under another name
@@ -472,13 +463,12 @@ def explained(study: Any, test: TestSet, contestants: Sequence[Contestant], fact
               ) -> tuple[TestSet, dict[str, Any]]:
     """(the test with what an audit of privacy needs, the training examples nearest to what before or after got wrong).
     """
-    from outdo.evaluation.axes.privacy import MOST
     from outdo.training import evidence
 
     sides = [c.predictions.labels for c in contestants if c.role in ("before", "after")]
-    wrong = np.flatnonzero(np.any([labels != test.codes for labels in sides], axis=0))[:MOST]
+    wrong = np.flatnonzero(np.any([labels != test.codes for labels in sides], axis=0))[:evidence.MOST]
     near = evidence.nearest(study, facts["test"][wrong], facts["ids"])
-    return replace(test, audit=evidence.audit(study, evidence.members(study, MOST), facts["test"])), near
+    return replace(test, audit=evidence.audit(study, evidence.members(study), facts["test"])), near
 
 
 def notes(study: Any, again: int) -> list[str]:

@@ -48,7 +48,11 @@ def wish(search: str | None, said: Mapping[str, Any], trials: int | None = None,
             raise RecipeError(f"{name} cannot be {count}", expected="a whole number above 0")
     if workers > 1 and not (sys.platform == "linux" and os.environ.get("OUTDO_DEVICE", "cpu") == "cpu"):
         raise RecipeError("several workers need Linux, and a processor to compute on", fix="--workers 1")
-    return Wish(_sampler(search, also is not None), read(said, latency=also == "latency"), trials, workers, also)
+    space = read(said, latency=also == "latency")
+    if space.recipe.objective != "standard":
+        raise RecipeError("a search looks for the least plain loss", found=f"--objective {space.recipe.objective}",
+                          fix="leave out one of --search and --objective")
+    return Wish(_sampler(search, also is not None), space, trials, workers, also)
 
 
 def _check_unsearched(said: Mapping[str, Any], trials: int | None, workers: int, also: str | None) -> None:

@@ -13,10 +13,12 @@ from outdo.contracts import Answers, Audit, Predictions, batches
 from outdo.training.contestants import BANK, Study, Trained
 from outdo.training.model import unit
 
+MOST = 500  # training examples that an audit of privacy is shown, and wrong answers whose neighbours are looked up
 
-def members(study: Study, most: int) -> np.ndarray:
-    """Some of the training examples, as indices."""
-    return np.sort(np.random.default_rng(study.seed).permutation(study.train)[:most])
+
+def members(study: Study) -> np.ndarray:
+    """At most MOST of the training examples, as indices."""
+    return np.sort(np.random.default_rng(study.seed).permutation(study.train)[:MOST])
 
 
 def held_out(study: Study, trained: Trained) -> Answers:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ import numpy as np
 
 from outdo.errors import RunError
 from outdo.storage import as_json, read_tensors, write_tensors
-from outdo.training.probe import Fitted, Lexical, Linear
+from outdo.training.model import arrays, described, restored
+from outdo.training.probe import Fitted
 
-VERSION = 1  # raise it when the same examples would be fitted otherwise
+VERSION = 2  # raise it when the same examples would be fitted otherwise
 FILE = "fit.safetensors"
 
 
@@ -44,29 +44,21 @@ def remembered(folder: Path, facts: list[Any], fit: Callable[[], Fitted]) -> Fit
 def write(path: Path, fitted: Fitted) -> None:
     import torch
 
-    said, arrays = {}, {"held_out": fitted.held_out}
-    for name in ("model", "blind"):
-        part = getattr(fitted, name)
-        if part is not None:
-            values = asdict(part)
-            said[name] = {"kind": type(part).__name__, "sets": values.pop("sets", None)}
-            arrays |= {f"{name}.{key}": value for key, value in values.items()}
-    tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in arrays.items()}
-    write_tensors(path, tensors, {**said, "strength": fitted.strength, "loss": fitted.loss,
-                                  "accuracy": fitted.accuracy})
+    parts = {name: part for name in ("model", "blind") if (part := getattr(fitted, name)) is not None}
+    values = {f"{name}.{key}": value for name, part in parts.items() for key, value in arrays(part).items()}
+    tensors = {key: torch.from_numpy(np.ascontiguousarray(value))
+               for key, value in {**values, "held_out": fitted.held_out}.items()}
+    write_tensors(path, tensors, {"parts": {name: described(part) for name, part in parts.items()},
+                                  "strength": fitted.strength, "loss": fitted.loss, "accuracy": fitted.accuracy})
 
 
 def read(path: Path) -> Fitted:
     """Raises RunError where there is none."""
     tensors, said = read_tensors(path)
-    arrays = {key: value.numpy() for key, value in tensors.items()}
+    held_out = tensors.pop("held_out").numpy()
 
     def part(name: str) -> Any:
-        if name not in said:
-            return None
-        values = {key.partition(".")[2]: value for key, value in arrays.items() if key.startswith(f"{name}.")}
-        if said[name]["kind"] == "Lexical":
-            return Lexical(**values)
-        return Linear(sets=tuple(said[name]["sets"]), **values)
+        own = {key.partition(".")[2]: value.numpy() for key, value in tensors.items() if key.startswith(f"{name}.")}
+        return restored(said["parts"][name], own) if name in said["parts"] else None
 
-    return Fitted(part("model"), part("blind"), arrays["held_out"], said["strength"], said["loss"], said["accuracy"])
+    return Fitted(part("model"), part("blind"), held_out, said["strength"], said["loss"], said["accuracy"])

@@ -194,7 +194,7 @@ class Model:
             "backbone": {"name": self.backbone.name, "sha256": self.about["backbone_sha256"],
                          "licence": self.backbone.origin.licence, "precision": self.backbone.precision,
                          "preprocessing": self.backbone.preprocessing(), "weights": self.backbone.origin.weights},
-            "parts": [{"kind": type(part).__name__, "share": share, **scalars(part)} for share, part in self.parts],
+            "parts": [{"share": share, **described(part)} for share, part in self.parts],
             "temperature": self.temperature, "size": self.size, "about": self.about})
         for old in folder.glob("model-*.safetensors"):
             if old.name != file:
@@ -275,9 +275,17 @@ def arrays(part: Any) -> dict[str, np.ndarray]:
     return {k: v for k, v in vars(part).items() if isinstance(v, np.ndarray)}
 
 
-def scalars(part: Any) -> dict[str, Any]:
+def described(part: Any) -> dict[str, Any]:
+    """What of a part is not an array, as JSON; with its arrays `restored` makes it again."""
     plain = int, float, str, tuple, type(None)
-    return {k: v for k, v in vars(part).items() if isinstance(v, plain)}
+    return {"kind": type(part).__name__, **{k: v for k, v in vars(part).items() if isinstance(v, plain)}}
+
+
+def restored(said: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
+    """A part, other than a network, from `described` and its arrays."""
+    kinds = {"Constant": Constant, "Linear": Linear, "Lexical": Lexical, "Neighbours": Neighbours}
+    more = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k not in ("kind", "share")}
+    return kinds[said["kind"]](**arrays, **more)
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -294,12 +302,9 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def _part(said: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], backbone: Backbone, task: Task, classes: int
           ) -> Any:
-    values = {k: v.numpy() for k, v in tensors.items()} if said["kind"] != "Network" else {}
-    more = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k not in ("kind", "share")}
     if said["kind"] == "Network":
-        return _network(more, tensors, backbone, task, classes)
-    kinds = {"Constant": Constant, "Linear": Linear, "Lexical": Lexical, "Neighbours": Neighbours}
-    return kinds[said["kind"]](**values, **more)
+        return _network(said, tensors, backbone, task, classes)
+    return restored(said, {k: v.numpy() for k, v in tensors.items()})
 
 
 def _network(said: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], backbone: Backbone, task: Task, classes: int

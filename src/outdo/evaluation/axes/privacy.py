@@ -23,7 +23,6 @@ from outdo.contracts import Answers, Contestant, Measurement, Statistic, TestSet
 from outdo.evaluation.axes._helpers import measured
 
 SHADOWS = 16
-MOST = 500  # members, and as many strangers
 FALSE_ALARMS = 0.01
 SURE = 1e-9
 
@@ -39,7 +38,7 @@ class Privacy:
         known = {c.name: c for c in contestants if c.trained_on is not None and len(c.trained_on)}
         if not known or not len(test):
             return {}
-        n = min(MOST, len(test), *(len(c.trained_on) for c in known.values() if c.trained_on))
+        n = min(len(test), *(len(c.trained_on) for c in known.values() if c.trained_on))
         strangers = np.sort(np.random.default_rng(0).permutation(len(test))[:n])
         shadows = Shadows(test, known, strangers) if test.audit is not None else None
         return {name: self._one(c, test, strangers, shadows) for name, c in known.items()}
