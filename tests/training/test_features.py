@@ -68,7 +68,7 @@ def test_other_weights_other_sizes_and_other_precisions_have_other_folders(tmp_p
 
 def test_activations_continue_where_the_frozen_blocks_ended(tmp_path):
     one = make(cache=tmp_path)
-    state = one.features.activations(3, np.arange(20)).state(np.array([7, 2]), torch.device("cpu"))
+    state = one.features.activations([3], np.arange(20))[3].state(np.array([7, 2]), torch.device("cpu"))
     with torch.no_grad():
         end = one.backbone.pool(one.backbone.run(state, 3, one.backbone.depth)).numpy()
     assert np.allclose(end, one.backbone.features(one.encoded.rows[np.array([7, 2])])["last"].numpy(), atol=1e-4)
@@ -76,6 +76,6 @@ def test_activations_continue_where_the_frozen_blocks_ended(tmp_path):
 
 def test_the_second_view_is_a_mirror_image(tmp_path):
     one = make(cache=tmp_path)
-    mirrored = one.features.activations(0, np.arange(4), 1).state(np.arange(4), torch.device("cpu"))["x"]
-    plain = one.features.activations(0, np.arange(4), 0).state(np.arange(4), torch.device("cpu"))["x"]
+    mirrored = one.features.activations([0], np.arange(4), 1)[0].state(np.arange(4), torch.device("cpu"))["x"]
+    plain = one.features.activations([0], np.arange(4), 0)[0].state(np.arange(4), torch.device("cpu"))["x"]
     assert torch.allclose(mirrored, plain.flip(3))

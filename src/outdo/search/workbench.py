@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from outdo.contracts import Backbone, State
+from outdo.contracts import Backbone
 from outdo.recipe import AUTO, Recipe
 from outdo.search.space import Space
-from outdo.training import averaging, ladder, probe
-from outdo.training.contestants import Study, Trained, accuracy_of, loss_of
+from outdo.training import ladder, probe
+from outdo.training.contestants import Study, Trained, accuracy_of, fitted, loss_of, new_head, usual_size
 from outdo.training.features import VARIANTS, Activations, Features
 from outdo.training.loop import Examples, Plan, Trainer, base_rate
-from outdo.training.model import Network
 
 DEPTH = 2  # blocks that "auto" trains
 MOST_TRAIN = 4_000  # examples that trials train on; of a larger set as many at random
@@ -68,22 +67,6 @@ class Watched(Trainer):
             raise FloatingPointError("the loss is not a number: the learning rate is too high")
         self.figures.append((raw, loss, accuracy_of(self.seen, self.validation.codes)))
         return loss
-
-
-class Pooled:
-    """A backbone after its last block: its states are pooled outputs, on which only a head is trained."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backbone, name)
-
-    def run(self, state: State, start: int, stop: int) -> State:
-        return state
-
-    def pool(self, state: State) -> torch.Tensor:
-        return state["x"].float()
 
 
 class Workbench:
@@ -133,8 +116,7 @@ class Workbench:
             return list(range(int(open_.low or 0), int(open_.high or 0) + 1, step))
         if backbone.kind != "image":
             return [None]
-        usual = self.study.features.size or backbone.preprocessing()["size"]
-        return [min(ladder.train_size(backbone, self.study.recipe), usual)]
+        return [min(ladder.train_size(backbone, self.study.recipe), usual_size(self.study) or 0)]
 
     def _features(self, size: int | None) -> Features:
         known = self.study.features
@@ -151,7 +133,7 @@ class Workbench:
         if key not in self._states:
             depth = self.study.backbone.depth
             features = self.features.get(size) or self._features(size)
-            self._states[key] = features.cascade(range(depth - self.deepest, depth), indices, view)
+            self._states[key] = features.activations(range(depth - self.deepest, depth + 1), indices, view)
         return self._states[key]
 
     def _head(self, fold: Fold, size: int | None) -> probe.Linear:
@@ -184,8 +166,6 @@ class Workbench:
         size = self.sizes[0] if len(self.sizes) == 1 else int(recipe.input_size)
         depth = self.study.backbone.depth
         cut = depth - min(int(recipe.depth), self.deepest)
-        whole = backbone or self._put_back()
-        used: Any = Pooled(whole) if cut == depth else whole
         train = Examples(self.study.codes[fold.train], None,
                          [self._at(size, view, fold.train)[cut] for view in self._views(float(recipe.augmentation))])
         validation = Examples(self.study.codes[fold.validation], None, [self._at(size, 0, fold.validation)[cut]])
@@ -198,8 +178,9 @@ class Workbench:
             if event["event"] == "epoch":
                 enough = watch(event["epoch"], made.epoch_ended(event["validation_loss"]))
 
-        made = Watched(used, self._new_head(fold, size), self.study.task, plan, recipe, seed=seed, train=train,
-                       validation=validation, log=log, over=lambda: enough or over())
+        made = Watched(backbone or self._put_back(), new_head(self.study, self._head(fold, size)), self.study.task,
+                       plan, recipe, seed=seed, train=train, validation=validation, log=log,
+                       over=lambda: enough or over())
         return made
 
     def run(self, recipe: Recipe, fold: Fold, seed: int, **watching: Any) -> Outcome:
@@ -208,14 +189,6 @@ class Workbench:
         trainer.fit()
         _, loss, accuracy = min(trainer.figures)
         return Outcome(loss, accuracy, len(trainer.figures), time.perf_counter() - start)
-
-    def _new_head(self, fold: Fold, size: int | None) -> torch.nn.Module:
-        start = self._head(fold, size)
-        head: Any = self.study.task.head(self.twin.width, len(self.study.classes))
-        with torch.no_grad():
-            head.weight.copy_(torch.from_numpy(np.ascontiguousarray(start.weight.T)))
-            head.bias.copy_(torch.from_numpy(start.bias))
-        return head.to(next(self.twin.torch_module.parameters()).device)
 
     def _put_back(self) -> Backbone:
         with torch.no_grad():
@@ -230,26 +203,9 @@ class Workbench:
         pretrained weights, and for images the size to look at, are chosen on validation."""
         own = copy.deepcopy(self.study.backbone)
         trainer = self.trainer(recipe, self.first, seed, backbone=own)
-        before = [p.detach().clone() for p in trainer.parameters]
-        history = trainer.fit()
-        shares = averaging.SHARES if recipe.interpolation == AUTO else (float(recipe.interpolation),)
-        truth = trainer.validation.codes
-        share, _ = averaging.best_share(trainer.parameters, before,
-                                        lambda: loss_of(trainer.outputs(trainer.validation), truth), shares)
-        outputs, size = self._at_best_size(trainer)
-        for parameter in trainer.parameters:
-            parameter.requires_grad_(False)
-        network = Network(own, trainer.head.eval(), trainer.plan.first, size)
-        words = f"{len(history)} epochs, {share:.0%} of the way from the pretrained weights"
-        model = self.study.model(name, [(1.0, network)], own)
-        return Trained(model, outputs, words + (f", at {size} pixels" if size else ""), history)
-
-    def _at_best_size(self, trainer: Watched) -> tuple[np.ndarray, int | None]:
-        """(outputs on validation, size): the size in training, or the larger one that frozen features are taken at."""
-        size, validation = trainer.plan.size, self.first.validation
-        usual = self.study.features.size or self.study.backbone.preprocessing().get("size")
-        found = [(trainer.outputs(trainer.validation), size)]
-        if len(self.sizes) == 1 and usual not in (None, size):
-            larger = replace(trainer.validation, views=[self._at(usual, 0, validation)[trainer.plan.first]])
-            found.append((trainer.outputs(larger), usual))
-        return min(found, key=lambda one: loss_of(one[0], trainer.validation.codes))
+        seen = {trainer.plan.size: trainer.validation}
+        if len(self.sizes) == 1:
+            usual = usual_size(self.study)
+            views = [self._at(usual, 0, self.first.validation)[trainer.plan.first]]
+            seen |= {usual: replace(trainer.validation, views=views)}
+        return fitted(self.study, trainer, own, name, seen)

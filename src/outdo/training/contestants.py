@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from outdo.contracts import Backbone, Encoded, Inputs, Progress, Task
 from outdo.recipe import Recipe
 from outdo.training import averaging, kept, ladder, probe
 from outdo.training.features import Features, lexical_counts
-from outdo.training.loop import Plan, Trainer
+from outdo.training.loop import Examples, Plan, Trainer
 from outdo.training.model import Constant, Model, Neighbours, Network, unit
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
@@ -193,50 +193,58 @@ def fine_tuned(study: Study, plan: Plan, recipe: Recipe, name: str = "fine-tuned
     That order keeps the first steps from tearing up pretrained features (LP-FT, Kumar et al. 2022).
     """
     twin = copy.deepcopy(study.backbone)
-    head: Any = study.task.head(twin.width, len(study.classes)).to(next(twin.torch_module.parameters()).device)
-    if start is not None:
-        with torch.no_grad():
-            head.weight.copy_(torch.from_numpy(start.weight.T.copy()))
-            head.bias.copy_(torch.from_numpy(start.bias))
     views = ladder.views(twin, recipe)
     some = np.random.default_rng(study.seed).permutation(study.train)[: math.ceil(plan.share * len(study.train))]
     train = ladder.examples(study.features, np.sort(some), study.codes, plan.first, plan.cached, views)
     validation = ladder.examples(study.features, study.validation, study.codes, plan.first, plan.cached, 1)
-    trainer = Trainer(twin, head, study.task, plan, recipe, seed=study.seed, train=train, validation=validation,
-                      checkpoint=checkpoint, log=study.log, over=lambda: study.left() <= 0, progress=study.progress)
-    before = [p.detach().clone() for p in trainer.parameters]
+    trainer = Trainer(twin, new_head(study, start), study.task, plan, recipe, seed=study.seed, train=train,
+                      validation=validation, checkpoint=checkpoint, log=study.log, over=lambda: study.left() <= 0,
+                      progress=study.progress)
+    sizes = [study.features.size] if plan.cached else [plan.size, usual_size(study)]
+    return fitted(study, trainer, twin, name, dict.fromkeys(sizes, validation))
+
+
+def new_head(study: Study, start: probe.Linear | None) -> torch.nn.Module:
+    """The task's own, with the weights of a linear probe where there is one."""
+    head: Any = study.task.head(study.backbone.width, len(study.classes))
+    if start is not None:
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(start.weight.T.copy()))
+            head.bias.copy_(torch.from_numpy(start.bias))
+    return head.to(next(study.backbone.torch_module.parameters()).device)
+
+
+def usual_size(study: Study) -> int | None:
+    """The side at which frozen features look at images: a little larger than the one in training. None for texts."""
+    if study.backbone.kind != "image":
+        return None
+    return study.features.size or int(study.backbone.preprocessing()["size"])
+
+
+def fitted(study: Study, trainer: Trainer, backbone: Backbone, name: str, seen: Mapping[int | None, Examples]
+           ) -> Trained:
+    """Train `backbone`, then choose on validation, as `seen` at each size, the size to look at and the share of the
+    way from the pretrained weights."""
+    recipe, before = trainer.recipe, [p.detach().clone() for p in trainer.parameters]
     history = trainer.fit()
-    return _settled(study, trainer, before, recipe, name, history)
 
+    def outputs(size: int | None) -> np.ndarray:
+        return trainer.outputs(seen[size], size)
 
-def _settled(study: Study, trainer: Trainer, before: list[torch.Tensor], recipe: Recipe, name: str,
-             history: list[dict[str, Any]]) -> Trained:
-    """Choose the size to look at and the share of the way from the pretrained weights, both on validation."""
-    sizes = _sizes(study, trainer)
-    size = min(sizes, key=lambda s: loss_of(trainer.outputs(trainer.validation, s), study.truth)) if len(sizes) > 1 \
-        else sizes[0]
+    size, *others = seen
+    if others:
+        size = min(seen, key=lambda s: loss_of(outputs(s), study.truth))
     plain = recipe.objective == "standard"  # the plain loss would lead back to where nothing withstands an attack
     shares = averaging.SHARES if plain else (1.0,)
     shares = shares if recipe.interpolation == "auto" else (float(recipe.interpolation),)
-    share, _ = averaging.best_share(trainer.parameters, before,
-                                    lambda: loss_of(trainer.outputs(trainer.validation, size), study.truth), shares)
-    outputs = trainer.outputs(trainer.validation, size)
+    share, _ = averaging.best_share(trainer.parameters, before, lambda: loss_of(outputs(size), study.truth), shares)
     for parameter in trainer.parameters:
         parameter.requires_grad_(False)
-    network = Network(trainer.backbone, trainer.head.eval(), trainer.plan.first, size)
+    network = Network(backbone, trainer.head.eval(), trainer.plan.first, size)
     name += "" if plain else f", {recipe.objective}"
     words = f"{len(history)} epochs, {share:.0%} of the way from the pretrained weights"
     words += f", at {size} pixels" if size else ""
-    return Trained(study.model(name, [(1.0, network)], trainer.backbone), outputs, words, history)
-
-
-def _sizes(study: Study, trainer: Trainer) -> list[int | None]:
-    """Trained from pixels: the training size, and the larger one that frozen features are taken at."""
-    trained, frozen = trainer.plan.size, study.features.size
-    if trainer.plan.cached or study.backbone.kind != "image":
-        return [frozen]
-    usual = frozen or study.backbone.preprocessing()["size"]
-    return [trained] if usual == trained else [trained, usual]
+    return Trained(study.model(name, [(1.0, network)], backbone), outputs(size), words, history)
 
 
 def with_words(study: Study, network: Trained, better: Trained) -> Trained:

@@ -61,25 +61,15 @@ class Features:
                 values[part] = whole[:, ends[name] - widths[name] : ends[name]]
         return found
 
-    def activations(self, cut: int, indices: np.ndarray, view: int = 0) -> Activations:
-        """The State before block `cut` of each example; `view` 0 is the example as it is, others are variants of it."""
-        probe = self._state(self.encoded.rows[indices[:1]], cut, view)
-        layout = [(tuple(value.shape[1:]), _stored_as(value)) for value in probe.values()]
-
-        def compute(rows: np.ndarray) -> list[np.ndarray]:
-            return [_to_disk(value) for value in self._state(rows, cut, view).values()]
-
-        rows = self._filled(f"cut {cut} view {view}", layout, indices, compute)
-        return Activations(dict(zip(probe, rows, strict=True)))
-
-    def cascade(self, cuts: Sequence[int], indices: np.ndarray, view: int = 0) -> dict[int, Activations]:
-        """`activations` before each of `cuts` (ascending), and under the backbone's depth the pooled output, all from
-        one forward pass. Views from 2 on are random variants of images, stronger by the view: see VARIANTS."""
+    def activations(self, cuts: Sequence[int], indices: np.ndarray, view: int = 0) -> dict[int, Activations]:
+        """The States before each of the blocks `cuts` (ascending), and under the backbone's depth the pooled output,
+        all from one forward pass. `view` 0 is the example as it is, 1 its mirror image; those from 2 on are random
+        variants of images, stronger by the view: see VARIANTS."""
         def states(rows: np.ndarray) -> dict[tuple[int, str], torch.Tensor]:
             found: dict[tuple[int, str], torch.Tensor] = {}
             with torch.no_grad():
                 state, at = self.backbone.prepare(self._variant(rows, view), self.size), 0
-                for cut in (*cuts, self.backbone.depth):
+                for cut in cuts:
                     state, at = self.backbone.run(state, at, cut), cut
                     kept = state if cut < self.backbone.depth else {"x": self.backbone.pool(state)}
                     wide = "mask" in kept
@@ -91,8 +81,7 @@ class Features:
         stored = self._filled(f"cuts {list(cuts)} view {view}", layout, indices,
                               lambda rows: [_to_disk(value) for value in states(rows).values()])
         rows = dict(zip(probe, stored, strict=True))
-        return {cut: Activations({name: r for (at, name), r in rows.items() if at == cut})
-                for cut in (*cuts, self.backbone.depth)}
+        return {cut: Activations({name: r for (at, name), r in rows.items() if at == cut}) for cut in cuts}
 
     def _variant(self, rows: np.ndarray, view: int) -> torch.Tensor:
         """View 0 as it is, 1 mirrored; the others drawn from the content of each row, so that batches do not matter."""
@@ -102,14 +91,6 @@ class Features:
         drawn = [self.backbone.augment(row[None], VARIANTS[view - 2],
                                        runtime.generator(view, zlib.crc32(row.numpy().tobytes()))) for row in batch]
         return torch.cat(drawn)
-
-    def _state(self, rows: np.ndarray, cut: int, view: int) -> State:
-        batch = torch.from_numpy(rows)
-        if view:  # the only variant that is safe to keep for good: a mirror image
-            batch = batch.flip(2)
-        with torch.no_grad():
-            state = self.backbone.run(self.backbone.prepare(batch, self.size), 0, cut)
-        return state if "mask" not in state else {k: _widened(v, rows.shape[1]) for k, v in state.items()}
 
     def _filled(self, what: str, layout: Sequence[tuple[tuple[int, ...], str]], indices: np.ndarray,
                 compute: Callable[[np.ndarray], list[np.ndarray]]) -> list[Rows]:

@@ -144,5 +144,6 @@ def examples(features: Features, indices: np.ndarray, codes: np.ndarray, first: 
              ) -> Examples:
     """The examples at `indices` as the loop takes them."""
     if cached:
-        return Examples(codes[indices], None, [features.activations(first, indices, view) for view in range(views)])
+        return Examples(codes[indices], None,
+                        [features.activations([first], indices, view)[first] for view in range(views)])
     return Examples(codes[indices], Picked(features.encoded.rows, indices))

@@ -146,6 +146,9 @@ class Trainer:
             pixels if first == 0 else None, self.draw(ATTACK))
 
     def forward(self, state: State, first: int) -> torch.Tensor:
+        """Activations that were kept behind the last block are pooled outputs already."""
+        if self.plan.cached and first == self.backbone.depth:
+            return self.head(state["x"].float())
         return self.head(self.backbone.pool(self.backbone.run(state, first, self.backbone.depth)))
 
     def batch(self, positions: np.ndarray) -> tuple[State, torch.Tensor]:
@@ -176,8 +179,7 @@ class Trainer:
                     start = 0
                 else:
                     state, start = examples.views[0].state(at, self.device), self.plan.first
-                state = self.backbone.run(state, start, self.backbone.depth)
-                found.append(self.head(self.backbone.pool(state)).float().cpu().numpy())
+                found.append(self.forward(state, start).float().cpu().numpy())
         return np.concatenate(found)
 
     @contextlib.contextmanager
