@@ -349,7 +349,7 @@ def test_empty_texts_are_left_out_and_said(tmp_path):
 
 def test_half_a_character_in_json_is_replaced(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"text": "a\\ud83d", "label": "x"}\n{"text": "b", "label": "y"}')
-    read(tmp_path / "t.jsonl").inputs.read(0).encode()
+    assert read(tmp_path / "t.jsonl").inputs.read(0).encode() == b"a?"
 
 
 def test_image_paths_are_relative_to_the_table(tmp_path):
