@@ -1,6 +1,7 @@
 """Anybody against anybody, on a run's test and on other data; reproducing a run; recomputing a report."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -203,6 +204,32 @@ def test_a_run_made_again_has_the_same_bits(run, tmp_path, capsys):
     assert found.compared > 3
     state = json.loads((tmp_path / "again" / "run.json").read_text())
     assert (state["state"], state["test_opened"]) == ("done", 1)
+
+
+def test_everything_is_computed_anew(photos, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("OUTDO_CACHE", str(cache))
+    folder = outdo.improve(photos, start_from="tiny-image", minutes=1, epochs=0, out=tmp_path / "r").folder
+    for rows in cache.rglob("rows.bin"):  # whoever reads these back has other features
+        rows.write_bytes(bytes(rows.stat().st_size))
+    shutil.rmtree(next(cache.rglob("probes")))
+    before = sorted((path, path.stat().st_mtime_ns) for path in cache.rglob("*") if path.is_file())
+    assert reproduce(folder, out=tmp_path / "again").same
+    assert sorted((path, path.stat().st_mtime_ns) for path in cache.rglob("*") if path.is_file()) == before
+    assert os.environ["OUTDO_CACHE"] == str(cache)
+
+
+def test_the_winner_of_a_search_is_trained_again(photos, tmp_path, monkeypatch):
+    from outdo.search.workbench import Workbench
+
+    monkeypatch.setattr("outdo.search.confirm.handicap", lambda confirmed: -100.0)  # the winner wins
+    first = outdo.improve(photos, start_from="tiny-image", minutes=2, epochs=1, search="random", trials=4,
+                          learning_rate="1e-4..1e-2", out=tmp_path / "r")
+    assert first.report.name("after") == "searched"
+    monkeypatch.setattr(Workbench, "run", lambda *_, **__: pytest.fail("a trial was repeated"))
+    found = reproduce(first.folder, out=tmp_path / "again")
+    assert found.same
+    assert "its winner was trained again" in str(found)
 
 
 def test_a_difference_is_seen(run, tmp_path):

@@ -1,14 +1,18 @@
 """Afterwards: a run once more from its stored plan, and whether weights, answers and figures agree.
 
 Decisions that the clock took part in (precision, size, plan) are read from the run, so on the same machine the same
-bits are expected; elsewhere, answers and figures within a stated tolerance. Times and memory are the machine's and are
-not compared. Rivals are not asked again.
+bits are expected; elsewhere, answers and figures within a stated tolerance. Everything is computed anew, in a cache of
+its own; only the trials of a search are taken as they are, because how many it makes depends on the clock: its winner
+is trained again. Times and memory are the machine's and are not compared. Rivals are not asked again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ from outdo.contracts import Progress
 from outdo.errors import RunError
 from outdo.improve import improve
 from outdo.runs import Run, prepare
-from outdo.storage import full_disk, read_json, write_json
+from outdo.storage import cache_folder, full_disk, plain, read_json, write_json
 
 LABELS, FIGURES = 0.99, 0.02  # elsewhere: the share of answers that must agree, and how far figures may lie apart
 TIMED = ("seconds", "per second", "bytes")
@@ -37,6 +41,7 @@ class Reproduction:
     figures: Mapping[str, tuple[float, float]]  # "axis of contestant" -> (then, now), those that differ
     compared: int
     curves: tuple[int, int]  # epochs trained, then and now
+    searched: bool  # its recipe was found by a search, which was not repeated
 
     @property
     def same(self) -> bool:
@@ -50,7 +55,8 @@ class Reproduction:
 
     def __str__(self) -> str:
         where = "this machine" if self.same_machine else "another machine or other versions"
-        lines = [f"made again on {where}, in {self.folder}",
+        winner = "; the search was not repeated, its winner was trained again" * self.searched
+        lines = [f"made again on {where}, in {self.folder}{winner}",
                  f"weights       {'the same, bit for bit' if self.weights else 'other bits'}",
                  f"predictions   {self._predictions()}",
                  f"measurements  {self._measurements()}"]
@@ -81,23 +87,21 @@ class Reproduction:
 def reproduce(run: str | Path, *, out: str | Path | None = None, progress: Progress | None = None) -> Reproduction:
     """Make a finished run again, into `out` (by default beside it), and compare.
 
-    Raises RunError (not finished, of another version, searched, `out` taken), and DataError when its data are gone or
-    changed.
+    Raises RunError (not finished, of another version, `out` taken), and DataError when its data are gone or changed.
     """
     from outdo.data.read import read as read_source
 
     first = Run.finished(Path(run))
     said = first.state["settings"]
-    if said.get("search"):
-        raise RunError(f"the recipe of {run} was found by a search, and how many trials it makes depends on the clock",
-                       fix="make its recipe again: it stands in its report")
     data = read_source(said["source"], **said.get("read_with", {}))
     folder = Path(out) if out is not None else beside(Path(run))
     planned(first, folder)
     try:
-        improve(data, task=said["task"], start_from=said["start_from"], minutes=said["minutes"], seed=said["seed"],
-                baselines=said["baselines"], seeds=said.get("seeds", 1), margin=said.get("margin"), out=folder,
-                resume=True, axes=said.get("axes", "default"), progress=progress, **said["recipe"])
+        with empty_cache():
+            improve(data, task=said["task"], start_from=said["start_from"], minutes=said["minutes"], seed=said["seed"],
+                    baselines=said["baselines"], seeds=said.get("seeds", 1), margin=said.get("margin"), out=folder,
+                    resume=True, axes=said.get("axes", "default"), progress=progress, **said["recipe"],
+                    **search_of(first))
     except BaseException:
         if not (folder / "model.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -112,11 +116,42 @@ def beside(run: Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def empty_cache() -> Iterator[None]:
+    """Nothing that was computed before is read back, and the ledger of judged models stays as it is."""
+    known, place = os.environ.get("OUTDO_CACHE"), cache_folder()
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="again-", dir=place) as folder:
+        os.environ["OUTDO_CACHE"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["OUTDO_CACHE"]
+            os.environ.update({} if known is None else {"OUTDO_CACHE": known})
+
+
+def search_of(run: Run) -> dict[str, Any]:
+    """What asks for the search that the run made, and for no more trials than it has; nothing where it made none."""
+    from outdo.evaluation.report import Report
+    from outdo.search.space import read
+
+    said = run.state["settings"]
+    if not said.get("search"):
+        return {}
+    sampler, also, space = (said["search"][name] for name in ("sampler", "also", "space"))
+    usual = plain(read(said["recipe"], latency=also == "latency").as_json())
+    ranges = {d["name"]: ",".join(d["options"]) if "options" in d else f"{d['low']}..{d['high']}"
+              for d in space if d not in usual}
+    return {"search": sampler, "also": also, "trials": Report.read(run.folder).content["search"]["trials"], **ranges}
+
+
 def planned(first: Run, folder: Path) -> None:
     """A run that has taken all of `first`'s decisions and done nothing yet."""
     try:
         prepare(folder, resume=False)
-        shutil.copytree(first.folder / "stages", folder / "stages")
+        for part in ("stages", "search"):
+            if (first.folder / part).exists():
+                shutil.copytree(first.folder / part, folder / part)
         write_json(folder / "run.json", {**first.state, "state": "running", "spent": 0.0, "test_opened": 0})
     except OSError as error:
         raise full_disk(error, folder) from error
@@ -139,7 +174,7 @@ def compared(then: Path, now: Path) -> Reproduction:
         now, was["machine"] == new["machine"],
         read_json(then / "model.json")["tensors"] == read_json(now / "model.json")["tensors"], float(labels.mean()),
         largest, {name: pair for name, pair in figures.items() if pair[0] != pair[1]}, len(figures),
-        (len(was["curve"]), len(new["curve"])))
+        (len(was["curve"]), len(new["curve"])), "search" in was)
 
 
 def paired_figures(was: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
