@@ -216,6 +216,7 @@ def test_a_rival_by_labels_and_one_by_probabilities(photos, tmp_path):
     ({"minutes": 0}, RecipeError, "above 0"),
     ({"epochs": -1}, RecipeError, "from 0 to 1000"),
     ({"learning_rat": 1}, RecipeError, "[Dd]id you mean 'learning_rate'"),
+    ({"minuts": 1}, RecipeError, "[Dd]id you mean 'minutes'"),
     ({"baselines": "some"}, RecipeError, "default or all"),
 ])
 def test_mistakes_leave_nothing_behind(photos, tmp_path, said, error, words):

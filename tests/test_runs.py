@@ -60,10 +60,13 @@ def test_mistakes_have_one_clear_message(tmp_path):
         pass
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(RunError, match=r"exists already.*--out"), start(tmp_path / "mine"):
-        pass
+    for resume in (False, True):
+        with pytest.raises(RunError, match=r"is no run\. Choose another --out\.$"), start(tmp_path / "mine", resume):
+            pass
     with start(tmp_path / "r") as run:
         run.save()
+    with pytest.raises(RunError, match=r"exists already.*--out.*--resume"), start(tmp_path / "r"):
+        pass
     with pytest.raises(RunError, match=r"another seed.*Expected 0.*Found 3"), start(tmp_path / "r", True, seed=3):
         pass
     with start(tmp_path / "r", resume=True, minutes=9.0) as run:

@@ -7,6 +7,7 @@ once, after the last choice was made.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +18,9 @@ import numpy as np
 
 from outdo import plugins, runtime
 from outdo.contracts import SPLITS, Contestant, Dataset, Finding, Ground, Progress, Task, TestSet, fingerprint
-from outdo.errors import DataError, Interrupted, RecipeError
+from outdo.errors import DataError, Interrupted, RecipeError, nearest
 from outdo.evaluation import rivals
-from outdo.recipe import Recipe
+from outdo.recipe import NAMES, Recipe
 from outdo.runs import HELD_OUT, Run, next_folder, said_before
 from outdo.search.wish import Wish, wish
 from outdo.storage import cache_folder, evict, write_json
@@ -59,6 +60,7 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
     trained where that is possible. Ctrl-C leaves the best so far in the folder, and `resume` goes on, with the minutes,
     backbone and recipe of then where nothing else is said.
     """
+    check_names(choices)
     folder = Path(out or next_folder(data.source if isinstance(data, Dataset) else str(data), resume))
     then = said_before(folder) if resume else {}
     minutes = then.get("minutes", MINUTES) if minutes is None else minutes
@@ -123,6 +125,14 @@ class Log:
 
     def stage(self, name: str, since: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + self.run.spent() - since
+
+
+def check_names(choices: Mapping[str, Any]) -> None:
+    """Raises RecipeError for what is neither a choice of the recipe nor anything else that `improve` takes."""
+    for name in choices:
+        if name not in NAMES:
+            said = [p.name for p in inspect.signature(improve).parameters.values() if p.kind is p.KEYWORD_ONLY]
+            raise RecipeError(f"improve has no choice '{name}'", fix=nearest(name, [*said, *NAMES]))
 
 
 def check_said(minutes: float, baselines: str, seeds: int, margin: float | None, search: str | None, axes: str

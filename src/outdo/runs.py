@@ -149,9 +149,12 @@ def next_folder(source: str, resume: bool, parent: Path = Path("runs")) -> Path:
 
 def prepare(folder: Path, resume: bool) -> None:
     """Make the folder of a new run. Raises RunError: something else is there, or there is nothing to resume."""
-    if resume and not (folder.is_dir() and (untouched(folder) or (folder / "run.json").exists())):
+    taken = folder.exists() and not untouched(folder)
+    if taken and not (folder / "run.json").exists():
+        raise RunError(f"{folder} exists already, and is no run", fix="choose another --out")
+    if resume and not folder.exists():
         raise RunError(f"there is no run to resume in {folder}", fix="leave out --resume to start one there")
-    if not resume and folder.exists() and not untouched(folder):
+    if taken and not resume:
         raise RunError(f"{folder} exists already", fix="choose another --out, or go on with it by --resume")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ LONGEST = 256  # tokens, where the encoder does not say less
 
 class Text:
     kind: Kind = "text"
-    summary = "every transformers encoder, by hub name or folder"
+    summary = "every transformers encoder, by folder, or by hub name: all but the default are downloaded"
     default = EMBEDDED
 
     def names(self) -> list[str]:

@@ -24,7 +24,7 @@ PREFIX = "timm/"  # as the hub writes timm's names
 
 class Vision:
     kind: Kind = "image"
-    summary = "every timm model, by its timm name"
+    summary = "every timm model, by its timm name; all but the default are downloaded"
     default = EMBEDDED
 
     def names(self) -> list[str]:
