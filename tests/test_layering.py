@@ -11,9 +11,9 @@ ROOT = Path(outdo.__file__).parent
 # a unit may import units before its group, and those before it in its own group
 GROUPS = [
     ["errors"], ["progress", "contracts", "recipe", "plugins", "runtime"], ["storage", "runs", "data"], ["training"],
-    ["backbones", "tasks", "search", "evaluation", "deploy", "evaluation.rivals"], ["serving", "scale"], ["improve"],
-    ["loading", "proof", "reproduce"], ["applications"],
-    ["__init__", "demo", "cli", "__main__"],
+    ["backbones", "tasks", "search", "evaluation", "deploy", "evaluation.rivals"], ["serving", "scale"],
+    ["climb"], ["improve"], ["loading", "proof", "reproduce"], ["applications"],
+    ["__init__", "demo", "terminal", "cli", "__main__"],
 ]
 ORDER = [unit for group in GROUPS for unit in group]
 VERSION = "outdo.__version__"  # anybody may say which outdo wrote a file

@@ -10,19 +10,18 @@ Nothing heavy is imported before a command needs it: `outdo improve --help` load
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import outdo
 from outdo import plugins
 from outdo.errors import Interrupted, MissingExtra, UserError, nearest
 from outdo.progress import Bar
+from outdo.terminal import AtLeastTwo, Parser, flag, fraction, positive, say, show, table
 
 HELP = f"""\
 {outdo.__doc__.splitlines()[0] if outdo.__doc__ else "outdo"}
@@ -456,30 +455,12 @@ def source_flags(parser: Parser) -> None:
         parser.add_argument(f"--{column}-column", metavar="NAME", help=f"the table's column of {what}")
 
 
-def positive(said: str) -> float:
-    value = float(said)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {said}")
-    return value
-
-
-def fraction(said: str) -> float:
-    value = float(said)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, found {said}")
-    return value
-
-
 def columns(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("input_column", "label_column", "group_column")}
 
 
 def json_flag(parser: Parser, what: str = "the report as JSON, and nothing else on stdout") -> None:
     parser.add_argument("--json", action="store_true", help=what)
-
-
-def flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def show_result(result: Any, as_json: bool) -> None:
@@ -536,56 +517,3 @@ def recipe_lines() -> list[str]:
 
     return table([(choice.name.replace("_", "-"), str(choice.default), f"{choice.help}; {span(choice)}")
                   for choice in CHOICES])
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-class AtLeastTwo(argparse.Action):
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
-        if len(values) < 2:
-            parser.error(f"only one contestant, '{values[0]}': name two or more")
-        setattr(namespace, self.dest, values)
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, whose complaints are UserErrors and name the nearest flag."""
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        parsed, rest = self.parse_known_args(args, namespace)
-        for unknown in rest:
-            if unknown.startswith("-"):
-                name = unknown.partition("=")[0]
-                raise UserError(f"unknown flag '{name}'", fix=nearest(name, self._option_string_actions))
-        if rest:
-            raise UserError(f"one argument too many, '{rest[0]}'", fix=f"see `{self.prog} --help`")
-        return parsed
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            raise UserError(f"unknown {action.dest} '{value}'", fix=nearest(value, action.choices))
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message, fix=f"see `{self.prog} --help`")
-
-    def print_help(self, file: Any = None) -> None:
-        show(self.format_help().rstrip())
-
-
-# ── output ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def show(text: str) -> None:
-    """To stdout. A reader that has seen enough, as `head` has, is no error."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def say(text: str) -> None:
-    """To stderr, if anyone still listens there."""
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """The main flow, top to bottom: labelled examples in, a better model and its proof out.
 
-Only this module sees every stage. Validation chooses; the test's labels are behind `SealedTest.open`, which is called
-once, after the last choice was made.
+Training is `climb.py`. Validation chooses; the test's labels are behind `SealedTest.open`, which is called once, after
+the last choice was made.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from typing import Any
 import numpy as np
 
 from outdo import plugins, runtime
-from outdo.contracts import SPLITS, Contestant, Dataset, Finding, Ground, Progress, Task, TestSet, fingerprint
+from outdo.climb import climbed, reseeded
+from outdo.contracts import SPLITS, Contestant, Dataset, Ground, Progress, Task, TestSet, fingerprint
 from outdo.errors import DataError, Interrupted, RecipeError, nearest
 from outdo.evaluation import rivals
 from outdo.recipe import NAMES, Recipe
-from outdo.runs import HELD_OUT, Run, next_folder, said_before
-from outdo.search.wish import Wish, wish
+from outdo.runs import Log, Run, next_folder, said_before
+from outdo.search.wish import wish
 from outdo.storage import cache_folder, evict, write_json
 
 VALIDATION, ENOUGH_VALIDATION = 0.2, 5_000  # the share of training held out to choose by, and how many are enough
 MINUTES = 10.0
-UNSEARCHED = 1 / 3  # the share of the time that the default recipe gets before a search
-SMALL_NETWORKS = {"image": "tiny-image", "text": "tiny-text"}  # what is trained from scratch with --baselines all
 
 
 @dataclass(frozen=True)
@@ -102,29 +101,6 @@ def interruptible(folder: Path) -> Iterator[None]:
             raise Interrupted(f"interrupted; {kept}, and the same command with --out {folder} --resume goes on"
                               ) from None
         raise Interrupted("interrupted before there was a model; nothing was kept but the caches") from None
-
-
-class Log:
-    """Says each decision once: to the run's log, to the report's ladder, and aloud."""
-
-    def __init__(self, run: Run, progress: Progress | None) -> None:
-        self.run, self.progress = run, progress
-        self.ladder: list[dict[str, Any]] = []
-        self.seconds: dict[str, float] = {}
-        self._mark = run.spent()
-
-    def __call__(self, rung: str, words: str, validation: float | None = None) -> None:
-        now = self.run.spent()
-        row = {"rung": rung, "words": words, "validation": validation, "seconds": now - self._mark}
-        self._mark = now
-        self.ladder.append(row)
-        self.run.log({"event": "ladder", **row})
-        if self.progress:
-            scored = "" if validation is None else f" (validation {validation:.1%})"
-            self.progress(f"{rung}: {words}{scored}", 1, 1)
-
-    def stage(self, name: str, since: float) -> None:
-        self.seconds[name] = self.seconds.get(name, 0.0) + self.run.spent() - since
 
 
 def check_names(choices: Mapping[str, Any]) -> None:
@@ -239,174 +215,6 @@ def feature_size(backbone: Any, encoded: Any, recipe: Recipe) -> int | None:
     return min(size, max(96, 3 * native)) if native < size else None
 
 
-# ── the climb ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish | None, everything: bool
-            ) -> tuple[Any, Any, list[Any], list[dict[str, Any]]]:
-    """(before, after, baselines, training curve): the best on validation, which is on disk from the first rung on."""
-    from outdo.evaluation import calibration  # noqa: F401 (here, so that loading scipy is not taken for training)
-    from outdo.training import contestants as c
-
-    start = run.spent()
-    study.pooled()
-    say.stage("features", start)
-    start = run.spent()
-    before = scored(say, study, "baseline", c.linear_probe(study))
-    others = [scored(say, study, "baseline", make(study)) for make in (c.majority, c.neighbours)]
-    best = scored(say, study, "probe", c.better_probe(study))
-    best = min((before, best), key=lambda t: c.loss_of(t.outputs, study.truth))
-    probed = best
-    kept(run, best)
-    say.stage("probe", start)
-
-    start, history = run.spent(), []
-    plan = planned(run, say, study, study.recipe, share=1.0 if wished is None else UNSEARCHED)
-    if plan is not None:
-        blind = c.blind_probe(study, before)
-        tuned = c.fine_tuned(study, plan, study.recipe, start=blind, checkpoint=run.folder / "checkpoint.safetensors")
-        history, tuned = tuned.history, c.with_words(study, tuned, best)
-        best = preferred(study, best, scored(say, study, "fine-tune", tuned))
-        kept(run, best)
-    say.stage("fit", start)
-    if wished is not None:
-        others.append(under_name(best, "default recipe"))
-        best, history = searched(run, say, study, facts, wished, before, best, probed)
-    if everything:
-        others += dearer(say, study, plan)
-    facts["findings"] += suspects(study, probed, facts["ids"])
-    study.let_go()
-    why = "the least loss on validation" if study.recipe.objective == "standard" else "what was asked for"
-    say("choice", f"{best.model.name}: {why}", c.accuracy_of(best.outputs, study.truth))
-    return before, named_apart(best, before), others, history
-
-
-def preferred(study: Any, best: Any, tuned: Any) -> Any:
-    """The one of least loss on validation; but what was trained to withstand attacks is what was asked for, and the
-    plain loss does not see what it is good for."""
-    from outdo.training.contestants import loss_of
-
-    if study.recipe.objective != "standard":
-        return tuned
-    return min((best, tuned), key=lambda t: loss_of(t.outputs, study.truth))
-
-
-def scored(say: Log, study: Any, rung: str, trained: Any) -> Any:
-    """The same, with its temperature fitted on validation, and said aloud."""
-    from outdo.evaluation.calibration import fit_temperature
-    from outdo.training.contestants import accuracy_of
-
-    trained.model.temperature = fit_temperature(trained.outputs, study.truth)
-    say(rung, f"{trained.model.name}: {trained.words}", accuracy_of(trained.outputs, study.truth))
-    return trained
-
-
-def kept(run: Run, best: Any) -> None:
-    """The best so far on disk, with its answers on validation from before it had seen it: from now on an interruption
-    leaves a model."""
-    import torch
-
-    from outdo.storage import write_tensors
-
-    write_tensors(run.folder / HELD_OUT, {"outputs": torch.from_numpy(best.outputs)}, {"model": best.model.name})
-    best.model.save(run.folder)
-    run.save()
-
-
-def searched(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish, before: Any, best: Any, probed: Any
-             ) -> tuple[Any, list[dict[str, Any]]]:
-    """(the best, its training curve) among `best`, which the default recipe gave, the winner of a search, and the
-    winner's recipe in a fine-tune as deep as the time that is left allows."""
-    from outdo.search import find
-    from outdo.training import contestants as c
-
-    start = run.spent()
-    found = find.find(study, wished, run.folder, run.once, run.save)
-    say("search", found.words)
-    tried = [(best, study.recipe, 0.0),
-             (scored(say, study, "search", c.with_words(study, found.trained, probed)), found.recipe, found.handicap)]
-    recipe = find.promoted(found.recipe, study.recipe)
-    plan = planned(run, say, study, recipe, name="plan of the winner")
-    if plan is not None:
-        tuned = c.fine_tuned(study, plan, recipe, "searched, fine-tuned", start=c.blind_probe(study, before),
-                             checkpoint=run.folder / "search" / "checkpoint.safetensors")
-        tried.append((scored(say, study, "fine-tune", c.with_words(study, tuned, probed)), recipe, 0.0))
-    won, facts["recipe"], _ = min(tried, key=lambda one: c.loss_of(one[0].outputs, study.truth) + one[2])
-    facts["search"] = found.account
-    kept(run, won)
-    say.stage("search", start)
-    return won, won.history
-
-
-def planned(run: Run, say: Log | None, study: Any, recipe: Recipe, share: float = 1.0, name: str = "plan") -> Any:
-    """The fine-tune that this share of the time allows, decided once for a run and read back when it is resumed."""
-    from dataclasses import asdict
-
-    from outdo.training import ladder
-    from outdo.training.loop import Plan
-
-    def decide() -> dict[str, Any]:
-        plan, words = ladder.decide(study.backbone, study.task, recipe, features=study.features,
-                                    train=study.train, codes=study.codes, classes=len(study.classes),
-                                    seconds_left=share * study.left())
-        return {"plan": plan and asdict(plan), "words": words}
-
-    decided = run.once(name, decide)
-    if say:
-        say("plan", decided["words"])
-    return Plan(**decided["plan"]) if decided["plan"] else None
-
-
-def dearer(say: Log, study: Any, plan: Any) -> list[Any]:
-    """The baselines that are trained: a small network from scratch, and fine-tuning as most people do it."""
-    from dataclasses import asdict
-
-    from outdo import backbones
-    from outdo.training import contestants as c
-    from outdo.training.loop import Plan
-
-    small = backbones.load(SMALL_NETWORKS[study.backbone.kind], study.backbone.kind)
-    encoded = small.encode(study.inputs, cache_folder(), say.progress)
-    scratch = c.from_scratch(study, small, encoded, epochs=max(10, plan.epochs if plan else 0))
-    usual = Recipe(learning_rate=1e-4, layer_decay=1.0, averaging="none", interpolation=1.0, label_smoothing=0.0,
-                   epochs=3)
-    size = None if study.backbone.kind == "text" else study.backbone.preprocessing().get("train_size")
-    base = asdict(plan) if plan else {"balanced": False, "words": ""}
-    whole = Plan(**base | {"first": 0, "size": size, "epochs": 3, "learning_rate": 1e-4, "cached": False})
-    plain = c.fine_tuned(study, whole, usual, "plain full fine-tune", start=None)
-    return [scored(say, study, "baseline", trained) for trained in (scratch, plain)]
-
-
-def named_apart(best: Any, before: Any) -> Any:
-    """The winner under a name of its own, where the probe that one had before was not outdone."""
-    if best.model is not before.model:
-        return best
-    return under_name(best, f"{best.model.name} (not outdone)")
-
-
-def under_name(trained: Any, name: str) -> Any:
-    return replace(trained, model=replace(trained.model, name=name))
-
-
-def reseeded(run: Run, say: Log, study: Any, facts: Mapping[str, Any], seed: int, minutes: float) -> Any:
-    """What the recipe that won gives on the same splits with another training seed, under a name of its own."""
-    from outdo.training import contestants as c
-
-    start = run.spent()
-    again = replace(study, seed=seed, left=runtime.Budget(minutes, start).left, _fits={})
-    before, best = c.linear_probe(again), c.better_probe(again)
-    best = min((before, best), key=lambda t: c.loss_of(t.outputs, again.truth))
-    recipe = facts.get("recipe", study.recipe)
-    plan = planned(run, None, again, recipe, name="plan" if recipe is study.recipe else "plan of the winner")
-    if plan is not None:
-        tuned = c.fine_tuned(again, plan, recipe, start=c.blind_probe(again, before))
-        best = preferred(again, best, c.with_words(again, tuned, best))
-    again.let_go()
-    best = scored(say, again, f"seed {seed}", best)
-    say.stage("other seeds", start)
-    return under_name(best, f"{best.model.name}, seed {seed}")
-
-
 # ── the proof ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -512,16 +320,3 @@ def looks(content: Mapping[str, Any], test: TestSet, contestants: Sequence[Conte
     from outdo.evaluation.looks import looks as look
 
     return look(content["flips"], test, [c for c in contestants if c.role in ("before", "after")])
-
-
-def suspects(study: Any, best: Any, ids: Sequence[str]) -> list[Finding]:
-    """Labels that look wrong, where every training example has a held-out answer."""
-    from outdo.data.checks import suspect_labels
-
-    if best.held_out is None:
-        known, outputs = study.validation, best.outputs
-    else:
-        known, outputs = study.known, best.held_out
-    probabilities = study.task.decode(outputs, best.model.temperature)
-    found = suspect_labels(probabilities, study.codes[known], [ids[i] for i in known], study.classes)
-    return [found] if found.count else []

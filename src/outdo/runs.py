@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from outdo import __version__, runtime
+from outdo.contracts import Progress
 from outdo.errors import RunError
 from outdo.storage import as_json, full_disk, plain, read_json, write_json
 
@@ -130,6 +131,29 @@ class Run:
             checkpoint.unlink()
         self.state["state"] = "done"
         self.save()
+
+
+class Log:
+    """Says each decision once: to the run's log, to the report's ladder, and aloud."""
+
+    def __init__(self, run: Run, progress: Progress | None) -> None:
+        self.run, self.progress = run, progress
+        self.ladder: list[dict[str, Any]] = []
+        self.seconds: dict[str, float] = {}
+        self._mark = run.spent()
+
+    def __call__(self, rung: str, words: str, validation: float | None = None) -> None:
+        now = self.run.spent()
+        row = {"rung": rung, "words": words, "validation": validation, "seconds": now - self._mark}
+        self._mark = now
+        self.ladder.append(row)
+        self.run.log({"event": "ladder", **row})
+        if self.progress:
+            scored = "" if validation is None else f" (validation {validation:.1%})"
+            self.progress(f"{rung}: {words}{scored}", 1, 1)
+
+    def stage(self, name: str, since: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + self.run.spent() - since
 
 
 def said_before(folder: Path) -> dict[str, Any]:
