@@ -1,13 +1,15 @@
-"""How many trials does a search make in the time of one plain fine-tune, and what does a trial cost besides training?
+"""What a search costs and what it is worth.
 
-    python bench/search.py cats-dogs/ --trials 100
+    python bench/search.py cost cats-dogs/ --trials 100
 
-1. Plain PyTorch, in a process of its own: the same backbone at 224 pixels, float32, a few steps of
-   which are timed; 3 epochs over the same training examples are extrapolated from their median.
-2. The search from an empty cache: decoding is not counted on either side, activations and trials are.
-3. The same trials by one process of one thread and by two (`--workers`), from warm activations.
+How many trials in the time of one plain fine-tune, and what a trial costs besides training. Plain PyTorch, in a process
+of its own: the same backbone at 224 pixels, float32, a few steps of which are timed; 3 epochs over the same training
+examples are extrapolated from their median. The search from an empty cache: decoding is not counted on either side,
+activations and trials are. The same trials by one process of one thread and by two, from warm activations.
 
-Prints JSON.
+    python bench/search.py runs hymenoptera/:20:1 banking77/:8:3:depth=0..1:epochs=1 --out rows.jsonl
+
+Whole runs with each sampler, judged on the sealed test against the default recipe. Features are computed before.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+SAMPLERS = ("random", "tpe", "genetic", "ant_colony")
 
 PLAIN = """
 import json, statistics, sys, time
@@ -117,15 +121,8 @@ def drawn(scene: Scene, count: int) -> list[dict[str, Any]]:
     return [scene.space.suggest(study.ask()) for _ in range(count)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--sampler", default="ant_colony")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6, help="of plain PyTorch that are timed")
-    parser.add_argument("--pairs", type=int, default=24, help="trials for one worker against two")
-    said = parser.parse_args()
+def cost(said: argparse.Namespace) -> None:
+    """One plain fine-tune, a search, and one worker against two; JSON."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["OUTDO_CACHE"] = str(folder / "cache")
@@ -148,6 +145,89 @@ def main() -> None:
                      for k in (1, 2)]
             print(json.dumps({"one_process_per_minute": rates[0], "two_processes_per_minute": rates[1],
                               "times": rates[1] / rates[0]}, indent=1))
+
+
+# ── searched runs to their end ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def runs(said: argparse.Namespace) -> None:
+    """Whole runs with each sampler, seed by seed; a row is written as soon as it is there, and not made again."""
+    said.out.touch()
+    rows = [json.loads(line) for line in said.out.read_text().splitlines()]
+    known = {(row["source"], row["sampler"], row["seed"]) for row in rows}
+    for seed in range(said.seeds):
+        for job in said.jobs:
+            name, trials, minutes, *choices = job.split(":")
+            source, said_too = Path(name), dict(choice.split("=") for choice in choices)
+            wanted = [s for s in SAMPLERS if (source.name, s, seed) not in known]
+            if wanted:
+                with tempfile.TemporaryDirectory() as folder:
+                    scene = Scene(source, "random", seed, Path(folder))
+                    scene.study.pooled()
+                    scene.bench.ready(augmented=True)
+            for sampler in wanted:
+                row = one_run(source, sampler, seed, int(trials), float(minutes), said_too)
+                rows.append(row)
+                with open(said.out, "a") as file:
+                    file.write(json.dumps(row) + "\n")
+    print(table(rows))
+
+
+def one_run(source: Path, sampler: str, seed: int, trials: int, minutes: float, choices: dict[str, str]
+            ) -> dict[str, Any]:
+    """What the report says of the search, and of what came of it against the default recipe on the sealed test."""
+    import outdo
+
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        found = outdo.improve(source, search=sampler, trials=trials, minutes=minutes, seed=seed, axes="accuracy",
+                              out=Path(folder) / "run", **choices).report.as_json()
+        seconds = time.perf_counter() - start
+    search, (accuracy,) = found["search"], [a for a in found["axes"] if a["axis"] == "accuracy"]
+    after = next(c["name"] for c in found["contestants"] if c["role"] == "after")
+    against = next((c for c in accuracy["comparisons"] if c["against"] == "default recipe"), None)
+    return {"source": source.name, "sampler": sampler, "seed": seed, "trials": search["trials"],
+            "states": search["states"], "minutes": minutes, "choices": choices, "search_seconds": search["seconds"],
+            "seconds": seconds, "after": after,
+            "default": accuracy["values"]["default recipe"], "accuracy": accuracy["values"][after],
+            "against": against, "n": found["data"]["n"],
+            **{k: search["confirmed"][k] for k in ("claimed", "confirmed", "optimism")}}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, a line for each run."""
+    lines = ["| data (n test) | seed | sampler | trials | default recipe | after | against it | nats gained where chosen, "
+             "confirmed |", "| --- " * 8 + "|"]
+    for r in rows:
+        a = r["against"]
+        verdict = f"{a['verdict']} (p = {a['p']:.2g})" if a and a.get("p") is not None else a and a["verdict"]
+        gains = "-" if r["claimed"] is None else f"{r['claimed']:.4f}, {r['confirmed']:.4f}"
+        lines.append(f"| {r['source']} ({r['n']['test']}) | {r['seed']} | {r['sampler']} | {r['trials']} | "
+                     f"{r['default']:.1%} | {r['accuracy']:.1%} ({r['after']}) | {verdict} | {gains} |")
+    return "\n".join(lines)
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("cost")
+    one.add_argument("source", type=Path)
+    one.add_argument("--trials", type=int, default=100)
+    one.add_argument("--sampler", default="ant_colony")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--steps", type=int, default=6, help="of plain PyTorch that are timed")
+    one.add_argument("--pairs", type=int, default=24, help="trials for one worker against two")
+    one.set_defaults(do=cost)
+    one = commands.add_parser("runs")
+    one.add_argument("jobs", nargs="+", metavar="SOURCE:TRIALS:MINUTES[:CHOICE=VALUE...]")
+    one.add_argument("--seeds", type=int, default=3)
+    one.add_argument("--out", type=Path, required=True, help="JSON lines; what is there already is not made again")
+    one.set_defaults(do=runs)
+    said = parser.parse_args()
+    said.do(said)
 
 
 if __name__ == "__main__":
