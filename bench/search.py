@@ -173,7 +173,7 @@ def runs(said: argparse.Namespace) -> None:
     print(table(rows))
 
 
-def one_run(source: Path, sampler: str, seed: int, trials: int, minutes: float, choices: dict[str, str]
+def one_run(source: Path, sampler: str, seed: int, trials: int, minutes: float, choices: dict[str, Any]
             ) -> dict[str, Any]:
     """What the report says of the search, and of what came of it against the default recipe on the sealed test."""
     import outdo
@@ -196,8 +196,8 @@ def one_run(source: Path, sampler: str, seed: int, trials: int, minutes: float, 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, a line for each run."""
-    lines = ["| data (n test) | seed | sampler | trials | default recipe | after | against it | nats gained where chosen, "
-             "confirmed |", "| --- " * 8 + "|"]
+    lines = ["| data (n test) | seed | sampler | trials | default recipe | after | against it | gain in nats, "
+             "and confirmed |", "| --- " * 8 + "|"]
     for r in rows:
         a = r["against"]
         verdict = f"{a['verdict']} (p = {a['p']:.2g})" if a and a.get("p") is not None else a and a["verdict"]
