@@ -149,7 +149,7 @@ def test_copies_join_the_groups_of_the_source():
 def test_duplicates_inside_the_test_are_a_warning_and_stay():
     result = cleaned(of_texts(*plain(20, "train"), *plain(6, "test", 50), ("text number 50", "a", "test")))
     said = one(result, "duplicates in test")
-    assert (said.examples, said.severity) == (("t26",), "warning")
+    assert (said.examples, said.severity) == (("t26: as t20",), "warning")
     assert len(result.splits.test) == 7
 
 
@@ -284,7 +284,7 @@ def test_what_would_stop_an_improve_is_a_finding_among_the_others(tmp_path):
     (tmp_path / "ant" / "again.jpg").write_bytes(photo(0))
     checked = check(tmp_path)
     assert "class 'bee' has only one example" in one(checked, "cannot be trained on").message
-    assert one(checked, "duplicates").examples == ("ant/again.jpg",)
+    assert one(checked, "duplicates").examples == ("ant/again.jpg: as ant/0.jpg",)
 
 
 def test_a_hundred_classes_are_not_all_listed():

@@ -248,11 +248,10 @@ def _named_groups(data: Dataset, keep: np.ndarray, joined: np.ndarray) -> np.nda
 # ── findings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _finding(data: Dataset, name: str, where: np.ndarray, message: str, severity: Any = "warning") -> list[Finding]:
-    """One finding with the ids of the first ten; none when there are none."""
-    found = np.flatnonzero(where)
-    examples = tuple(data.ids[i] for i in found[:10])
-    return [Finding(name, len(found), message, examples, severity)] if len(found) else []
+def _repeats(data: Dataset, name: str, of: Mapping[int, int], message: str, severity: Any) -> list[Finding]:
+    """Examples that repeat another one, told with it; none when there are none."""
+    examples = tuple(f"{data.ids[i]}: as {data.ids[other]}" for i, other in sorted(of.items())[:10])
+    return [Finding(name, len(of), message, examples, severity)] if of else []
 
 
 def _leaks(data: Dataset, node: np.ndarray, held: str, leaked: Mapping[int, int]) -> list[Finding]:
@@ -285,16 +284,14 @@ def _twins(data: Dataset, node: np.ndarray, near: np.ndarray, inside: np.ndarray
     findings = []
     for name in [split for split in ("", *SPLITS) if split in data.split]:
         here = np.flatnonzero(inside & (data.split == name))
-        _, first = np.unique(node[here], return_index=True)
-        again = np.zeros(len(data), dtype=bool)
-        again[np.delete(here, first)] = True
+        nodes, first = np.unique(node[here], return_index=True)
+        holder = dict(zip(nodes.tolist(), here[first].tolist(), strict=True))
+        again = {int(i): holder[node[i]] for i in np.delete(here, first)}
+        close = {holder[b]: holder[a] for a, b in near[np.isin(near, nodes).all(1)].tolist()}
         note = "warning" if name == "test" else "note"
         side = f" in {name}" if name else ""
-        findings += _finding(data, f"duplicates{side}", again, "examples repeat another's content", note)
-        likeness = near[np.isin(near, node[here]).all(1)]
-        close = np.zeros(len(data), dtype=bool)
-        close[here[first]] = np.isin(node[here[first]], likeness[:, 1])
-        findings += _finding(data, f"near duplicates{side}", close, "images nearly repeat another", note)
+        findings += _repeats(data, f"duplicates{side}", again, "examples repeat another's content", note)
+        findings += _repeats(data, f"near duplicates{side}", close, "images nearly repeat another", note)
     return findings
 
 
