@@ -153,6 +153,15 @@ def test_duplicates_inside_the_test_are_a_warning_and_stay():
     assert len(result.splits.test) == 7
 
 
+def test_near_duplicates_inside_the_test_are_told_with_what_they_repeat(photos):
+    (photos / "test" / "ant" / "smaller.jpg").write_bytes(photo(16, quality=60))  # 0.jpg there is photo 16
+    result = cleaned(read(photos))
+    names = {"test/ant/0.jpg", "test/ant/smaller.jpg"}
+    (told,) = one(result, "near duplicates in test").examples
+    assert set(told.split(": as ")) == names
+    assert len(result.splits.test) == 7
+
+
 def test_images_that_all_look_alike_are_not_thrown_away(photos, monkeypatch):
     """A fixed camera: every picture nearly repeats every other, and that is no leak."""
     monkeypatch.setattr(checks, "ALIKE", 4)
