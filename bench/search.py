@@ -10,12 +10,22 @@ activations and trials are. The same trials by one process of one thread and by 
     python bench/search.py runs hymenoptera/:20:1 banking77/:8:3:depth=0..1:epochs=1 --out rows.jsonl
 
 Whole runs with each sampler, judged on the sealed test against the default recipe. Features are computed before.
+
+    python bench/search.py retraining hymenoptera/ --seconds 40 --size 96
+
+The same seconds for a search, its features included, and for Optuna's TPE around plain PyTorch, on the same fold.
+
+    python bench/search.py samplers hymenoptera/:depth=0..1:epochs=2 banking77/:depth=0:epochs=1
+
+All samplers on the same trials, none of which is stopped early; a recipe that was tried once is looked up.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -26,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 SAMPLERS = ("random", "tpe", "genetic", "ant_colony")
+TPE = "Optuna's TPE"  # as it comes; `tpe` is the same with recipes' settings
 
 PLAIN = """
 import json, statistics, sys, time
@@ -65,12 +76,11 @@ def plain(source: Path, steps: int, examples: int, epochs: int = 3) -> dict[str,
 class Scene:
     """The data prepared as `outdo improve` does, with a workbench for trials."""
 
-    def __init__(self, source: Path, sampler: str, seed: int, folder: Path) -> None:
+    def __init__(self, source: Path, sampler: str, seed: int, folder: Path, **choices: Any) -> None:
         from outdo import runtime
 
         runtime.prepare()
         import outdo
-        from outdo.recipe import Recipe
         from outdo.runs import Run
         from outdo.search.space import read, suited
         from outdo.search.workbench import Workbench
@@ -79,19 +89,27 @@ class Scene:
         data = outdo.read(source)
         self.task = flow.find_task(data, None)
         with Run.going(folder / "run", {}, False) as run:
-            self.study, _, _ = flow.prepared(run, flow.Log(run, None), data, self.task, Recipe(), None, seed)
+            space = read(choices)
+            self.study, _, _ = flow.prepared(run, flow.Log(run, None), data, self.task, space.recipe, None, seed)
             run.state["state"] = "kept"
-        self.space = suited(read({}), self.task.kind, self.study.backbone.depth, False)
+        self.space = suited(space, self.task.kind, self.study.backbone.depth, False)
         self.bench = Workbench(self.study, self.space, seed)
         self.sampler, self.seed = sampler, seed
 
-    def trials(self, path: Path, count: int, workers: int = 1, queue: list[dict[str, Any]] | None = None
-               ) -> dict[str, Any]:
+    def ready(self) -> None:
+        """Compute the features of all trials."""
+        from outdo.search import find
+
+        find.prepare(self.bench, self.space)
+
+    def trials(self, path: Path, count: int | None, workers: int = 1, queue: list[dict[str, Any]] | None = None,
+               seconds: float = 1e9) -> dict[str, Any]:
         from outdo.search import find, study
         from outdo.search import workers as processes
 
         aim = study.Aim(self.sampler, self.space, self.seed, count)
-        clock = study.Clock(lambda: 1e9, 1e9)
+        end = time.perf_counter() + seconds
+        clock = study.Clock(lambda: end - time.perf_counter(), 1e9)
         ledger = study.open_study(path, aim)
         for params in queue or [find.usual(self.bench, self.space)]:
             ledger.enqueue_trial(params)
@@ -101,7 +119,7 @@ class Scene:
         else:
             processes.work(path, self.bench, aim, clock, workers, lambda trial: None)
         wall = time.perf_counter() - start
-        trials = ledger.get_trials(deepcopy=False)
+        trials = study.counted(ledger)
         told = [study.about(t) for t in trials]
         fit = sum(one.get("fit_seconds", 0.0) for one in told)
         best = min((one["loss"], one["accuracy"]) for t, one in zip(trials, told, strict=True)
@@ -130,7 +148,7 @@ def cost(said: argparse.Namespace) -> None:
         beside = plain(said.source, said.steps, len(scene.study.train))
         print(json.dumps({"plain": beside}, indent=1), flush=True)
         start = time.perf_counter()
-        scene.bench.ready(augmented=True)
+        scene.ready()
         ready = time.perf_counter() - start
         whole = scene.trials(folder / "whole" / "study.log", said.trials)
         total = ready + whole["seconds"]
@@ -164,7 +182,7 @@ def runs(said: argparse.Namespace) -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     scene = Scene(source, "random", seed, Path(folder))
                     scene.study.pooled()
-                    scene.bench.ready(augmented=True)
+                    scene.ready()
             for sampler in wanted:
                 row = one_run(source, sampler, seed, int(trials), float(minutes), said_too)
                 rows.append(row)
@@ -207,6 +225,130 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+# ── against retraining ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def retraining(said: argparse.Namespace) -> None:
+    """Trials and the best loss on validation in the same seconds, seed by seed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, rows = Path(name), list[dict[str, Any]]()
+        os.environ["OUTDO_CACHE"] = str(folder / "cache")
+        for seed in range(said.seeds):
+            scene = Scene(said.source, "ant_colony", seed, folder / str(seed), input_size=said.size)
+            start = time.perf_counter()
+            scene.ready()
+            features = time.perf_counter() - start
+            if rows:  # later seeds find the features of the first one
+                features = rows[0]["features_seconds"]
+            ours = scene.trials(folder / f"{seed}.log", None, seconds=said.seconds - features)
+            rows.append({"seed": seed, "features_seconds": features, "trials": ours["trials"],
+                         "loss": ours["best_loss"], "default_loss": ours["default_loss"],
+                         **retrained(scene, said.seconds, seed)})
+            print(json.dumps(rows[-1]), flush=True)
+    print(json.dumps({"times_as_many": sum(r["trials"] for r in rows) / sum(r["retrained"] for r in rows),
+                      "better_in": sum(r["loss"] < r["retrained_loss"] for r in rows), "of": len(rows)}))
+
+
+def retrained(scene: Scene, seconds: float, seed: int) -> dict[str, Any]:
+    """Optuna's TPE around a fine-tune of all weights. The trial that the end of the time meets is finished."""
+    import optuna
+
+    from outdo.backbones import vision
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    network, _, _ = vision.embedded()
+    study, size = scene.study, scene.bench.sizes[0]
+    images = {name: study.backbone.prepare(study.encoded.rows[at], size)["x"].contiguous()
+              for name, at in (("train", study.train), ("validation", study.validation))}
+    start = time.perf_counter()
+    search = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    search.optimize(lambda trial: plain_loss(trial, copy.deepcopy(network), study, **images), timeout=seconds)
+    return {"retrained": len(search.trials), "retrained_loss": search.best_value,
+            "retrained_seconds": time.perf_counter() - start}
+
+
+def plain_loss(trial: Any, network: Any, study: Any, train: Any, validation: Any) -> float:
+    """Plain PyTorch: eager, float32, channels first; mirrored at random; scored as a trial of ours is."""
+    import torch
+
+    from outdo.training.contestants import loss_of
+
+    torch.manual_seed(trial.number)
+    network.classifier = torch.nn.Linear(network.classifier.in_features, len(study.classes))
+    kind = trial.suggest_categorical("optimiser", ["SGD", "AdamW"])
+    optimiser = getattr(torch.optim, kind)(network.parameters(), lr=trial.suggest_float("rate", 1e-5, 1e-1, log=True),
+                                           weight_decay=trial.suggest_float("decay", 1e-4, 0.3, log=True))
+    smoothing, batch = trial.suggest_float("smoothing", 0, 0.2), trial.suggest_int("batch", 16, 64, log=True)
+    truth = torch.from_numpy(study.codes[study.train])
+    network.train()
+    for _ in range(trial.suggest_int("epochs", 1, 3)):
+        for at in torch.randperm(len(truth)).split(batch):
+            x = train[at].flip(3) if torch.rand(()) < 0.5 else train[at]
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(network(x), truth[at], label_smoothing=smoothing).backward()
+            optimiser.step()
+    network.eval()
+    with torch.no_grad():
+        return loss_of(torch.cat([network(x) for x in validation.split(64)]).numpy(), study.truth)
+
+
+# ── samplers on real recipes ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def samplers(said: argparse.Namespace) -> None:
+    """The best loss so far with each sampler and seed, and who is ahead; a line of JSON for each source."""
+    for job in said.jobs:
+        name, *choices = job.split(":")
+        with tempfile.TemporaryDirectory() as folder:
+            scene = Scene(Path(name), "random", 0, Path(folder), **dict(choice.split("=") for choice in choices))
+            scene.ready()
+            known: dict[str, float] = {}
+            best = {sampler: [best_so_far(scene, sampler, seed, said.trials, known) for seed in range(said.seeds)]
+                    for sampler in (*SAMPLERS, TPE)}
+        print(json.dumps({"source": Path(name).name, "evaluated": len(known), **judge(best)}), flush=True)
+
+
+def best_so_far(scene: Scene, name: str, seed: int, trials: int, known: dict[str, float]) -> list[float]:
+    import optuna
+
+    from outdo import plugins
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    make = optuna.samplers.TPESampler if name == TPE else plugins.load("samplers", name)
+    study = optuna.create_study(sampler=make(seed=seed))
+
+    def loss(trial: Any) -> float:
+        params = scene.space.suggest(trial)
+        key = json.dumps(params, sort_keys=True)
+        if key not in known:
+            known[key] = scene.bench.run(scene.space.recipe_of(params), scene.bench.first, 0).loss
+        return known[key]
+
+    study.optimize(loss, n_trials=trials, catch=(FloatingPointError,))
+    values = [trial.value if trial.value is not None else float("inf") for trial in study.trials]
+    return [min(values[: i + 1]) for i in range(trials)]
+
+
+def judge(best: dict[str, list[list[float]]]) -> dict[str, Any]:
+    """At some numbers of trials: mean rank over seeds, and of ours against TPE and random the mean difference in log
+    loss with its standard error and Wilcoxon's p, seeds in pairs."""
+    import numpy as np
+    from scipy import stats
+
+    names = list(best)
+    table = np.log(np.array([best[name] for name in names]))  # (samplers, seeds, trials)
+    found: dict[str, Any] = {"seeds": table.shape[1]}
+    for at in sorted({min(count, table.shape[2]) for count in (10, 20, table.shape[2])}):
+        values = table[:, :, at - 1]
+        ranks = stats.rankdata(values, axis=0).mean(1)
+        found[f"after {at}"] = {"mean_rank": dict(zip(names, ranks.round(2).tolist(), strict=True))}
+        for ours, rival in itertools.product(("ant_colony", "genetic"), (TPE, "tpe", "random")):
+            d = values[names.index(ours)] - values[names.index(rival)]
+            p = float(stats.wilcoxon(d).pvalue) if d.any() else 1.0
+            found[f"after {at}"][f"{ours} - {rival}"] = [float(d.mean()), float(d.std(ddof=1) / len(d) ** 0.5), p]
+    return found
+
+
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -226,6 +368,17 @@ def main() -> None:
     one.add_argument("--seeds", type=int, default=3)
     one.add_argument("--out", type=Path, required=True, help="JSON lines; what is there already is not made again")
     one.set_defaults(do=runs)
+    one = commands.add_parser("retraining")
+    one.add_argument("source", type=Path)
+    one.add_argument("--seconds", type=float, default=40)
+    one.add_argument("--size", type=int, default=96)
+    one.add_argument("--seeds", type=int, default=10)
+    one.set_defaults(do=retraining)
+    one = commands.add_parser("samplers")
+    one.add_argument("jobs", nargs="+", metavar="SOURCE[:CHOICE=VALUE...]")
+    one.add_argument("--trials", type=int, default=30)
+    one.add_argument("--seeds", type=int, default=10)
+    one.set_defaults(do=samplers)
     said = parser.parse_args()
     said.do(said)
 

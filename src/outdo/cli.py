@@ -130,7 +130,7 @@ def improve(args: argparse.Namespace) -> None:
 
     said = {name: value for name in NAMES if (value := getattr(args, name)) is not None}
     how = {name: getattr(args, name) for name in ("search", "trials", "workers", "also")}
-    wished = wish(how["search"], said, args.trials, args.workers, args.also)
+    wished = wish(how["search"], said, args.trials, args.workers, args.also, args.start_from)
     said |= wished.space.recipe.said if wished else Recipe(**said).said
     if args.against:
         from outdo.evaluation import rivals
@@ -154,7 +154,8 @@ def improve_flags(parser: Parser) -> None:
     parser.usage = "%(prog)s SOURCE [--minutes M] [--start-from B] [--out DIR] [--resume] [--json] [--CHOICE V] ..."
     source_flags(parser)
     parser.add_argument("--task", metavar="T", help="see `outdo list tasks` (default: read off the data)")
-    parser.add_argument("--start-from", metavar="B", help="the pretrained backbone, see `outdo list backbones`")
+    parser.add_argument("--start-from", metavar="B", help="the pretrained backbone, see `outdo list backbones`; "
+                        "with --search also several, with commas between")
     parser.add_argument("--minutes", type=float, metavar="M", help="time for training, to which judging adds about "
                         "half a minute (default: 10, or those of the run that is resumed)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of splits and training (default: 0)")

@@ -100,6 +100,9 @@ def searched(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish
     start = run.spent()
     found = find.find(study, wished, run.folder, run.once, run.save)
     say("search", found.words)
+    if found.study is not study:  # its own probes, for what starts from them or stands beside them
+        study, before = found.study, c.linear_probe(found.study)
+        probed = c.better_probe(study)
     tried = [(best, study.recipe, 0.0),
              (scored(say, study, "search", c.with_words(study, found.trained, probed)), found.recipe, found.handicap)]
     recipe = find.promoted(found.recipe, study.recipe)

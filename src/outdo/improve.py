@@ -66,7 +66,7 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
     start_from, choices = start_from or then.get("start_from"), choices or then.get("recipe", {})
     check_said(minutes, baselines, seeds, margin, search, axes)
     asked = rivals.named(against)
-    wished = wish(search, choices, trials, workers, also)
+    wished = wish(search, choices, trials, workers, also, start_from)
     recipe = wished.space.recipe if wished else Recipe(**choices)
     runtime.prepare(recipe.allocator)
     dataset = data if isinstance(data, Dataset) else read(data)
@@ -77,7 +77,9 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
                 "search": wished and wished.as_json(), "axes": axes}
     with interruptible(folder), Run.going(folder, settings, resume) as run:
         say = Log(run, progress)
-        study, sealed, facts = prepared(run, say, dataset, job, recipe, start_from, seed)
+        first, *more = (start_from or "").split(",")  # several where a search is to choose among them
+        study, sealed, facts = prepared(run, say, dataset, job, recipe, first or None, seed)
+        study.others = {name: seen_by(run, say, study, name, f" {i}") for i, name in enumerate(more, 2)}
         met = meeting(study, asked, facts)
         study.left = runtime.Budget(minutes / seeds, run.spent()).left
         before, after, others, history = climbed(run, say, study, facts, wished, everything=baselines == "all")
@@ -158,10 +160,8 @@ def prepared(run: Run, say: Log, data: Dataset, task: Task, recipe: Recipe, star
     """(what training may see, the sealed test, facts about the data for the report)."""
     from outdo import backbones
     from outdo.data.checks import clean
-    from outdo.data.encode import Picked
     from outdo.data.splits import SealedTest
     from outdo.training.contestants import UNKNOWN, Study
-    from outdo.training.features import Features
 
     start = run.spent()
     say("task", f"{task.name}: {task.suits(data)}")
@@ -184,18 +184,39 @@ def prepared(run: Run, say: Log, data: Dataset, task: Task, recipe: Recipe, star
     codes = cleaned.targets.codes.copy()
     sealed = SealedTest(data.take(splits.test), codes[splits.test], cleaned.targets.classes)
     codes[splits.test] = UNKNOWN
-    size = run.once("size", lambda: feature_size(backbone, encoded, recipe))
-    chosen = run.once("precision", lambda: backbones.choose_precision(
-        backbone, Picked(encoded.rows, splits.train), recipe.precision))
-    backbone.precision = chosen[0]
-    say("backbone", f"{backbone.name}, {chosen[1]}" + (f", {size} pixels" if size else ""))
-    features = Features(backbone, encoded, cache_folder(), size=size, progress=say.progress)
+    features = features_of(run, say, backbone, encoded, splits.train, recipe)
     study = Study(task, backbone, encoded, features, cleaned.targets.classes, codes, splits.train, splits.validation,
                   data.inputs, data.groups, recipe, seed, run.log, progress=say.progress)
     facts = {"source": data.source, "fingerprint": fingerprint(data.ids, encoded.digests, list(data.labels)),
              "n": {name: len(getattr(splits, name)) for name in SPLITS}, "findings": list(cleaned.findings),
              "test": splits.test, "ids": data.ids}
     return study, sealed, facts
+
+
+def features_of(run: Run, say: Log, backbone: Any, encoded: Any, train: np.ndarray, recipe: Recipe, which: str = ""
+                ) -> Any:
+    """Features of a backbone, at a size and in a precision that are decided once."""
+    from outdo import backbones
+    from outdo.data.encode import Picked
+    from outdo.training.features import Features
+
+    size = run.once(f"size{which}", lambda: feature_size(backbone, encoded, recipe))
+    chosen = run.once(f"precision{which}", lambda: backbones.choose_precision(
+        backbone, Picked(encoded.rows, train), recipe.precision))
+    backbone.precision = chosen[0]
+    say("backbone", f"{backbone.name}, {chosen[1]}" + (f", {size} pixels" if size else ""))
+    return Features(backbone, encoded, cache_folder(), size=size, progress=say.progress)
+
+
+def seen_by(run: Run, say: Log, study: Any, name: str, which: str) -> Any:
+    """The same study with another backbone."""
+    from outdo import backbones
+
+    kind = study.backbone.kind
+    backbone = backbones.load(name, kind, preprocessing=wanted(kind, study.recipe))
+    encoded = backbone.encode(study.inputs, cache_folder(), say.progress)
+    features = features_of(run, say, backbone, encoded, study.train, study.recipe, which)
+    return replace(study, backbone=backbone, encoded=encoded, features=features, left=lambda: study.left())
 
 
 def wanted(kind: str, recipe: Recipe) -> dict[str, Any]:
@@ -266,7 +287,7 @@ def judged(run: Run, say: Log, study: Any, test: TestSet, contestants: list[Cont
     context = {
         "task": study.task.name, "seed": study.seed, "seconds": say.seconds, "machine": runtime.machine(),
         "recipe": dict(facts.get("recipe", study.recipe)), "search": facts.get("search"), "curve": history,
-        "ladder": say.ladder, "notes": notes(study, len(again)), "resources": spent, "nearest": near,
+        "ladder": say.ladder, "notes": notes(study, after, len(again)), "resources": spent, "nearest": near,
         "data": {"source": facts["source"], "fingerprint": facts["fingerprint"], "n": facts["n"],
                  "test_opened": run.state["test_opened"], "test_fingerprint": seen, "test_judged": models,
                  "findings": [f.as_json() for f in facts["findings"]]},
@@ -289,11 +310,11 @@ def explained(study: Any, test: TestSet, contestants: Sequence[Contestant], fact
     return replace(test, audit=evidence.audit(study, evidence.members(study), facts["test"])), near
 
 
-def notes(study: Any, again: int) -> list[str]:
+def notes(study: Any, after: Contestant, again: int) -> list[str]:
     """What a reader of the report has to know about how it was made."""
-    backbone = study.backbone
-    said = [f"pretrained weights: {backbone.name} from {backbone.origin.weights}, licence "
-            f"{backbone.origin.licence or 'not stated'}, sha256 {backbone.origin.sha256[:16]}"]
+    used: dict[str, Any] = {one.name: one for one in (study.backbone, getattr(after.model, "backbone", study.backbone))}
+    said = [f"pretrained weights: {one.name} from {one.origin.weights}, licence {one.origin.licence or 'not stated'}, "
+            f"sha256 {one.origin.sha256[:16]}" for one in used.values()]
     if again:
         said.append(f"figures that rest on answers are means over {1 + again} training seeds ({study.seed} to "
                     f"{study.seed + again}) on the same splits, with the variance between them in the intervals; the "

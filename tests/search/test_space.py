@@ -137,7 +137,17 @@ def test_what_data_or_backbone_do_not_allow_is_said(said, kind, words):
         suited(read(said), kind, 5, imbalanced=False)
 
 
+def test_backbones_are_a_choice_like_others():
+    space = wish("tpe", {"depth": 1}, start_from="a,b").space
+    assert dimensions(space)["start_from"].options == ("a", "b")
+    assert space.recipe_of({"start_from": "b", "mixup": 0.2}).said == {"depth": 1, "mixup": 0.2}
+    assert "start_from" not in dimensions(wish("tpe", {}, start_from="a").space)
+
+
 @pytest.mark.parametrize(("asked", "words"), [
+    ({"search": "tpe", "start_from": "a,"}, "different backbones"),
+    ({"search": "tpe", "start_from": "a,a"}, "different backbones"),
+    ({"search": None, "start_from": "a,b"}, "only a search can choose among 2 backbones.*--start-from a"),
     ({"search": "tp"}, "[Dd]id you mean 'tpe'"),
     ({"search": "tpe", "trials": 0}, "trials cannot be 0"),
     ({"search": "tpe", "workers": 0}, "workers cannot be 0"),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ import torch
 from scenes import study as make
 
 from outdo.errors import RunError
-from outdo.search import confirm, find, summary, workers
+from outdo.recipe import Recipe
+from outdo.search import confirm, find, memory, summary, workers
 from outdo.search import study as engine
 from outdo.search.space import read, suited
 from outdo.search.wish import wish
@@ -28,7 +30,7 @@ def bench_and_aim(trials=6, sampler="random", said=None, seed=0, **choices):
     space = suited(read({"epochs": 3, **(said or {})}), "image", study.backbone.depth, imbalanced=False)
     study.recipe = space.recipe
     bench = Workbench(study, space, seed)
-    bench.ready(augmented=True)
+    bench.ready(Recipe(augmentation=1.0))
     return bench, engine.Aim(sampler, space, seed, trials)
 
 
@@ -159,6 +161,30 @@ def test_a_slow_trial_is_stopped_and_the_end_of_the_time_costs_one(tmp_path):
     assert engine.counted(ledger) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_trial_that_wants_too_much_memory_fails_and_the_next_one_runs(tmp_path, monkeypatch):
+    bench, aim = bench_and_aim(3)
+    run, calls = bench.run, []
+
+    def greedy(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            torch.ones(1 << 28)
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(bench, "run", greedy)
+    trials = searched(tmp_path / "study.log", bench, aim, engine.Clock(lambda: 1e9, 1e9, 1 << 29)).get_trials()
+    assert [engine.about(t).get("failure") for t in trials] == [None, "out of memory", None]
+    assert torch.ones(1 << 28).sum() > 0  # and the limit ends with the search
+
+
+def test_memory_is_shared_among_workers():
+    found = memory.available()
+    assert found is None or 0 < found < 1 << 50
+    clocks = [find.timed(timed(), once(), workers) for workers in (1, 2)]
+    assert found is None or clocks[1].memory == pytest.approx(clocks[0].memory / 2, rel=0.2)
+
+
 def test_ctrl_c_goes_through(tmp_path, monkeypatch):
     bench, aim = bench_and_aim(3)
     monkeypatch.setattr(bench, "run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -179,6 +205,72 @@ def test_no_time_for_a_single_trial_is_one_message(tmp_path):
     study.left = lambda: 0.0
     with pytest.raises(RunError, match="too short for one trial"):
         find.find(study, wish("random", {}, 3), tmp_path, once())
+
+
+def test_features_that_there_is_no_time_for_are_not_begun(tmp_path):
+    study = make(n=400)
+    space = suited(read({"epochs": 1}), "image", study.backbone.depth, imbalanced=False)
+    bench = Workbench(study, space, 0)
+    passes, run = [], study.backbone.run
+    study.backbone.run = lambda state, *cuts: passes.append(len(state["x"])) or run(state, *cuts)
+    with pytest.raises(TimeoutError, match=r"its features would take .* more"):
+        bench.ready(Recipe(), lambda: 0.0)
+    assert sum(passes) < 400
+    left = iter([1.0])
+    ledger = searched(tmp_path / "s.log", bench, engine.Aim("random", space, 0, 1),
+                      engine.Clock(lambda: next(left, 0.0), 1e9))
+    assert "its features would take" in engine.about(ledger.get_trials()[0])["failure"]
+
+
+# ── several backbones, several sizes ─────────────────────────────────────────────────────────────────────────────────
+
+
+def with_another(**choices):
+    """A study on the tiny backbone, with another one beside it whose first block says nothing."""
+    study, worse = make(n=72, **choices), make(n=72, **choices)
+    with torch.no_grad():
+        next(worse.backbone.torch_module.parameters()).mul_(1e-3)
+    worse.backbone.origin = replace(worse.backbone.origin, sha256="another")
+    return study, worse
+
+
+def test_a_search_chooses_among_backbones(tmp_path):
+    better, worse = with_another(epochs=2)
+    worse.left, worse.others = lambda: 1e6, {"good": better}
+    found = find.find(worse, wish("random", {"epochs": 2}, 12, start_from="poor,good"), tmp_path, once())
+    history = found.account["history"]
+    assert history[0]["params"]["start_from"] == "poor"
+    assert {row["params"]["start_from"] for row in history} == {"poor", "good"}
+    assert found.study is better
+    assert found.trained.features is better.features
+    outputs = found.trained.model.outputs(better.encoded, better.validation, better.features)
+    assert np.allclose(outputs, found.trained.outputs, atol=1e-3)
+
+
+def test_a_probe_that_says_too_little_is_where_a_trial_ends(tmp_path):
+    better, worse = with_another(epochs=2)
+    better.others = {"poor": worse}
+    space = suited(read({"epochs": 2}, backbones=("good", "poor")), "image", better.backbone.depth, imbalanced=False)
+    bench, path = Workbench(better, space, 0), tmp_path / "study.log"
+    aim = engine.Aim("random", space, 0, 16)
+    engine.open_study(path, aim).enqueue_trial({"start_from": "good"})
+    ended = {"good": [], "poor": []}
+    for trial in searched(path, bench, aim).get_trials():
+        ended[trial.params["start_from"]].append(engine.about(trial)["epochs"])
+    assert max(ended["good"]) == 2
+    assert set(ended["poor"]) == {0}
+    assert all(view == 0 for _, view, *_ in bench.of({"start_from": "poor"})._states)
+
+
+def test_sizes_are_paid_for_when_they_are_first_tried(tmp_path):
+    study = make(n=72)
+    space = suited(read({"epochs": 1, "input_size": "32..96"}), "image", study.backbone.depth, imbalanced=False)
+    bench = Workbench(study, space, 0)
+    assert bench.sizes == [32, 64, 96]
+    bench.ready(Recipe(input_size=64, augmentation=0))
+    assert {size for size, *_ in bench._states} == {64}
+    trials = searched(tmp_path / "study.log", bench, engine.Aim("random", space, 0, 8)).get_trials()
+    assert {size for size, *_ in bench._states} == {64, *(t.params["input_size"] for t in trials)}
 
 
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -224,7 +316,7 @@ def test_a_file_of_another_version_or_space_is_said(tmp_path, monkeypatch):
     other = engine.Aim("random", suited(read({"depth": 1}), "image", 5, imbalanced=False), 0, 1)
     with pytest.raises(RunError, match="another version or space"):
         engine.open_study(path, other)
-    monkeypatch.setattr(engine, "SCHEMA", 2)
+    monkeypatch.setattr(engine, "SCHEMA", engine.SCHEMA + 1)
     with pytest.raises(RunError, match="another version or space"):
         engine.open_study(path, aim)
 
@@ -293,7 +385,7 @@ def test_workers_share_a_study_and_survive_a_crash(tmp_path, monkeypatch):
 
 def test_the_second_fold_is_none_that_chose(tmp_path):
     bench, _ = bench_and_aim()
-    second = bench.second()
+    second = bench.second
     assert set(second.validation) <= set(bench.first.train)
     assert set(bench.first.validation) <= set(second.train)
     assert not set(second.train) & set(second.validation)

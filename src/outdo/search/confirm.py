@@ -6,12 +6,12 @@ default recipe is what to believe; what it gained more on the first fold was opt
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from outdo.search import study as engine
-from outdo.search.workbench import Fold, Workbench
+from outdo.search.workbench import Workbench
 
 FINALISTS = 3
 DEFAULT = 0  # the number of the trial with the default recipe
@@ -25,15 +25,14 @@ def confirm(ledger: Any, bench: Workbench, aim: engine.Aim) -> dict[str, Any]:
     trials = ledger.get_trials(deepcopy=False)
     complete = sorted((t for t in trials if t.state.name == "COMPLETE"), key=lambda t: engine.about(t)["loss"])
     numbers = list(dict.fromkeys([DEFAULT, *(t.number for t in complete[:FINALISTS])]))
-    second = bench.second()
     rows = []
     for done, number in enumerate(numbers):
         if bench.study.progress:
             bench.study.progress("confirming on a second fold", done, len(numbers))
-        rows.append({"trial": number, "first": scored(trials[number], bench, aim, bench.first),
-                     "second": scored(trials[number], bench, aim, second)})
+        rows.append({"trial": number, "first": scored(trials[number], bench, aim, "first"),
+                     "second": scored(trials[number], bench, aim, "second")})
     rows = [row for row in rows if row["first"] and row["second"]]
-    return {"n": [len(bench.first.validation), len(second.validation)], "rows": rows, **judged(rows)}
+    return {"n": [len(bench.first.validation), len(bench.second.validation)], "rows": rows, **judged(rows)}
 
 
 def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -60,13 +59,14 @@ def handicap(confirmed: dict[str, Any]) -> float:
     return max(0.0, first - second)
 
 
-def scored(trial: Any, bench: Workbench, aim: engine.Aim, fold: Fold) -> dict[str, float] | None:
+def scored(trial: Any, bench: Workbench, aim: engine.Aim, fold: Literal["first", "second"]
+           ) -> dict[str, float] | None:
     """{"loss", "accuracy"} of the trial's recipe on a fold; None where it fails."""
-    about = engine.about(trial)
-    if fold is bench.first and trial.state.name == "COMPLETE":
+    about, own = engine.about(trial), bench.of(trial.params)
+    if fold == "first" and trial.state.name == "COMPLETE":
         return {k: about[k] for k in ("loss", "accuracy")}
     try:
-        done = bench.run(aim.space.recipe.but(**trial.params), fold, about["seed"])
+        done = own.run(aim.space.recipe_of(trial.params), getattr(own, fold), about["seed"])
     except (RuntimeError, FloatingPointError, MemoryError):
         return None
     return {"loss": done.loss, "accuracy": done.accuracy}

@@ -9,28 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from outdo.errors import RunError
 from outdo.recipe import AUTO, Recipe
-from outdo.search import confirm, summary, workers
+from outdo.search import confirm, memory, summary, workers
 from outdo.search import study as engine
-from outdo.search.space import Space, suited
+from outdo.search.space import BACKBONE, Space, suited
 from outdo.search.wish import Wish
 from outdo.search.workbench import Workbench
 from outdo.training import ladder
-from outdo.training.contestants import Study, Trained
+from outdo.training.contestants import Study, Trained, usual_size
 
 SHARE = 0.6  # of the time left that trials have; the rest is for confirming the winner and for training it whole
 LIMIT = 0.1  # of the trials' time that a single one may take
 LEAST_SECONDS = 30.0  # that a trial may always take
 SAVE_SECONDS = 5.0
+KEPT, MORE = "the best so far, without a search, is kept in the run's folder", "more --minutes, or a smaller --depth"
 
 
 @dataclass(frozen=True)
 class Found:
     """The winner: its model, its recipe, and the report's account of the search."""
 
+    study: Study  # of the winner's backbone
     trained: Trained
     recipe: Recipe  # every choice of the winner; the depth is that of its trial
     words: str
@@ -47,13 +47,14 @@ def find(study: Study, wished: Wish, folder: Path, once: Callable[[str, Callable
     allow.
     """
     imbalanced = ladder.is_balanced(Recipe(), study.codes[study.train])
-    space = suited(wished.space, study.task.kind, study.backbone.depth, imbalanced)
+    depth = min(one.backbone.depth for one in (study, *study.others.values()))
+    space = suited(wished.space, study.task.kind, depth, imbalanced)
     start = time.monotonic()
     bench = Workbench(study, space, study.seed)
-    bench.ready(float(space.high("augmentation")) > 0)
-    latency = once("latency", lambda: timings(bench)) if wished.also else None
-    aim = engine.Aim(wished.sampler, space, study.seed, wished.trials, latency and by_size(latency))
-    clock = timed(study, once)
+    prepare(bench, space)
+    latency = once("latency", lambda: timings(bench, space)) if wished.also else None
+    aim = engine.Aim(wished.sampler, space, study.seed, wished.trials, latency)
+    clock = timed(study, once, wished.workers)
     path = folder / "search" / "study.log"
     ledger = engine.open_study(path, aim)
     engine.abandon(ledger, engine.INTERRUPTED)
@@ -68,25 +69,38 @@ def find(study: Study, wished: Wish, folder: Path, once: Callable[[str, Callable
     seconds = time.monotonic() - start
     confirmed = once("confirmed", lambda: confirm.confirm(ledger, bench, aim))
     number = confirmed["chosen"]
-    recipe = bench.resolved(space.recipe.but(**ledger.get_trials(deepcopy=False)[number].params))
-    trained = bench.model(recipe, engine.seed_of(aim, number), "searched")
+    params = ledger.get_trials(deepcopy=False)[number].params
+    own, recipe = bench.of(params), bench.resolved(space.recipe_of(params))
+    trained = own.model(recipe, engine.seed_of(aim, number), "searched")
     account = summary.account(ledger, aim, wished.workers, seconds, confirmed)
-    return Found(trained, recipe, summary.words(account), confirm.handicap(confirmed), account)
+    return Found(own.study, trained, recipe, summary.words(account), confirm.handicap(confirmed), account)
 
 
-def timed(study: Study, once: Callable[[str, Callable[[], Any]], Any]) -> engine.Clock:
-    """The time for trials: a share of what is left when the search begins, decided once."""
+def prepare(bench: Workbench, space: Space) -> None:
+    """Features of the default recipe, before workers begin. Raises RunError where there is no time even for them."""
+    recipe = space.recipe_of(usual(bench, space)).but(augmentation=space.high("augmentation"))
+    try:
+        bench.ready(recipe, bench.study.left)
+    except TimeoutError as error:
+        raise RunError(f"the time is too short for one trial; {KEPT}", found=str(error), fix=MORE) from None
+
+
+def timed(study: Study, once: Callable[[str, Callable[[], Any]], Any], workers: int) -> engine.Clock:
+    """The time for trials: a share of what is left when the search begins, decided once; and their share of memory."""
     said = once("search", lambda: {"left": study.left()})
     seconds, reserve = SHARE * said["left"], (1 - SHARE) * said["left"]
-    return engine.Clock(lambda: study.left() - reserve, max(LEAST_SECONDS, LIMIT * seconds))
+    most = memory.available()
+    return engine.Clock(lambda: study.left() - reserve, max(LEAST_SECONDS, LIMIT * seconds), most and most // workers)
 
 
 def usual(bench: Workbench, space: Space) -> dict[str, Any]:
     """The default recipe's values, for the first trial: what every other one is measured against."""
     values = dict(bench.resolved(space.recipe))
     if len(bench.sizes) > 1:
-        native = bench.study.features.size or bench.study.backbone.preprocessing()["size"]
-        values["input_size"] = max([s for s in bench.sizes if s and s <= native], default=bench.sizes[0])
+        usual = usual_size(bench.study) or 0
+        values["input_size"] = max([s for s in bench.sizes if s and s <= usual], default=bench.sizes[0])
+    if bench.others:
+        values[BACKBONE] = next(d.options[0] for d in space.dimensions if d.name == BACKBONE)
     return space.among(values)
 
 
@@ -121,30 +135,28 @@ def check_any(ledger: Any, clock: engine.Clock, study: Study) -> None:
     if any(t.state.name == "COMPLETE" for t in trials):
         return
     reasons = [engine.about(t).get("failure") for t in trials if engine.about(t).get("failure")]
-    kept = "the best so far, without a search, is kept in the run's folder"
     told = [reason for reason in reasons if reason != engine.INTERRUPTED]
     if told:
-        raise RunError(f"all {len(told)} trials failed; {kept}", found=f"the first: {told[0]}",
+        raise RunError(f"all {len(told)} trials failed; {KEPT}", found=f"the first: {told[0]}",
                        fix="narrow the choices that fail, or leave out --search")
-    raise RunError(f"the time was too short for one trial; {kept}", fix="more --minutes, or a smaller --depth")
+    raise RunError(f"the time was too short for one trial; {KEPT}", fix=MORE)
 
 
-def timings(bench: Workbench) -> dict[str, float]:
-    """Median seconds of one image through the network, by input size."""
-    rows, backbone = bench.study.encoded.rows[bench.study.train[:1]], bench.study.backbone
+def timings(bench: Workbench, space: Space) -> dict[str, float]:
+    """Median seconds of one image through the network, by backbone and input size."""
+    backbones = next((d.options for d in space.dimensions if d.name == BACKBONE), (None,))
+    looks = [(name, size) for name in backbones for size in bench.of({BACKBONE: name}).sizes]
     found = {}
-    for size in bench.sizes:
-        seconds = []
+    for name, size in looks:
+        params = {BACKBONE: name, "input_size": size}
+        study, seconds = bench.of(params).study, []
+        row = study.encoded.rows[study.train[:1]]
         for _ in range(15):
             start = time.perf_counter()
-            backbone.features(np.asarray(rows), size)
+            study.backbone.features(row, size)
             seconds.append(time.perf_counter() - start)
-        found[str(size)] = statistics.median(seconds[3:])
+        found[engine.ground(bench, params)] = statistics.median(seconds[3:])
     return found
-
-
-def by_size(latency: Mapping[str, float]) -> dict[int | None, float]:
-    return {None if size == "None" else int(size): seconds for size, seconds in latency.items()}
 
 
 def promoted(recipe: Recipe, said: Mapping[str, Any]) -> Recipe:

@@ -8,7 +8,7 @@ needs Optuna: `suggest` takes its trials as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from outdo.contracts import Choice
 from outdo.errors import RecipeError, nearest
 from outdo.recipe import AUTO, CHOICES, Recipe, check, choice
 
+BACKBONE = "start_from"  # the dimension that is no choice of the recipe: which pretrained weights
 ASKED_FOR = ("input_size", "class_weighting")  # searched only when said, or when something makes them matter
 
 
@@ -66,6 +67,10 @@ class Space:
                 chosen[dimension.name] = dimension.suggest(trial)
         return chosen
 
+    def recipe_of(self, params: Mapping[str, Any]) -> Recipe:
+        """The recipe of a trial with those values."""
+        return self.recipe.but(**{name: value for name, value in params.items() if name != BACKBONE})
+
     def _value(self, name: str, chosen: Mapping[str, Any]) -> float:
         value = chosen.get(name, self.recipe[name])
         return float("inf") if value == AUTO else float(value)
@@ -83,8 +88,9 @@ class Space:
                 for d in self.dimensions]
 
 
-def read(said: Mapping[str, Any], latency: bool = False) -> Space:
-    """The space that is meant by choices with a value, a range or options each. `latency` counts too.
+def read(said: Mapping[str, Any], latency: bool = False, backbones: Sequence[str] = ()) -> Space:
+    """The space that is meant by choices with a value, a range or options each, and by two or more backbones. With
+    `latency`, which counts then too, the input size is open.
 
     Raises RecipeError: unknown choice (with the nearest), a value outside its range, an empty range, options or a range
     of one point, a choice that no search can try, choices that contradict each other.
@@ -99,11 +105,14 @@ def read(said: Mapping[str, Any], latency: bool = False) -> Space:
              for c in open_ if c in usual or c.name in narrowed]
     if recipe.epochs == 0:
         raise RecipeError("there is nothing to search with --epochs 0", fix="leave it out, or leave out --search")
+    if len(backbones) > 1:
+        found.insert(0, Dimension(BACKBONE, "category", options=tuple(backbones), said=True))
     return _without_effectless(Space(recipe, tuple(found)))
 
 
 def suited(space: Space, kind: str, depth: int, imbalanced: bool) -> Space:
-    """The space as far as data and backbone allow. Raises RecipeError for what was said and cannot be."""
+    """The space as far as data and backbones, the least deep of which has `depth` blocks, allow. Raises RecipeError for
+    what was said and cannot be."""
     last = depth - 1
     if space.recipe.depth != AUTO and space.recipe.depth > last:
         raise RecipeError(f"a search trains at most {last} of the {depth} blocks of this backbone",

@@ -11,7 +11,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,10 @@ from typing import Any, Literal
 
 from outdo import plugins
 from outdo.errors import MissingExtra, OutdoError, RunError
-from outdo.search.space import Space
-from outdo.search.workbench import Workbench
+from outdo.recipe import Recipe
+from outdo.search import memory
+from outdo.search.space import BACKBONE, Space
+from outdo.search.workbench import Outcome, Workbench
 
 try:
     import optuna
@@ -29,8 +31,12 @@ except ImportError:
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-NAME, SCHEMA, ABOUT = "outdo", 1, "outdo"  # the study's name; the format of what is kept in it, under which key
-REDUCTION = 3  # of three trials that reach a rung one goes on (ASHA, Li et al. 2020); rungs at 1, 3, 9 ... epochs
+NAME, SCHEMA, ABOUT = "outdo", 2, "outdo"  # the study's name; the format of what is kept in it, under which key
+# Of three trials that reach a rung one goes on (ASHA, Li et al. 2020); equal ones go on together. The first rung is the
+# probe of the trial's backbone at its input size, the others are 1, 3, 9 ... epochs.
+REDUCTION = 3
+PROBE = 1  # its step; that of an epoch is REDUCTION times its number
+SHARE_OF_FEATURES = 0.5  # of the time left that the first trial of a backbone or size may spend on its features
 INTERRUPTED = "interrupted"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -43,11 +49,16 @@ class Aim:
     space: Space
     seed: int
     trials: int | None  # None: as many as there is time for
-    latency: dict[int | None, float] | None = None  # seconds by input size; counts as a second aim where it is given
+    latency: dict[str, float] | None = None  # seconds by `ground`; counts as a second aim where it is given
 
     @property
     def directions(self) -> list[Literal["minimize"]]:
         return ["minimize"] * (2 if self.latency else 1)
+
+
+def ground(bench: Workbench, params: Mapping[str, Any]) -> str:
+    """What a trial's latency and its features depend on: backbone and input size."""
+    return f"{params.get(BACKBONE)} at {bench.of(params).size(params)}"
 
 
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,10 +132,11 @@ def sampler(aim: Aim, worker: int, trials: int) -> Any:
 
 @dataclass
 class Clock:
-    """Seconds left for the search, and the most that one trial may take."""
+    """Seconds left for the search, the most that one trial may take, and bytes that a process may take for trials."""
 
     left: Callable[[], float]
     limit: float
+    memory: int | None = None
 
     def watch(self) -> Callable[[], bool]:
         """Asked at every step of a trial; raises TimeoutError when it takes too long."""
@@ -143,12 +155,13 @@ class Clock:
 def work(study: optuna.Study, path: Path, bench: Workbench, aim: Aim, clock: Clock, *, worker: int = 0,
          told: Callable[[FrozenTrial], None] = lambda trial: None) -> None:
     """Trial after trial, until there are enough or the time is over."""
-    while clock.left() > 0:
-        trial = ask(study, path, aim)
-        if trial is None:
-            return
-        one(study, trial, bench, aim, clock, worker)
-        told(study.get_trials(deepcopy=False)[trial.number])
+    with memory.limited(clock.memory):
+        while clock.left() > 0:
+            trial = ask(study, path, aim)
+            if trial is None:
+                return
+            one(study, trial, bench, aim, clock, worker)
+            told(study.get_trials(deepcopy=False)[trial.number])
 
 
 def ask(study: optuna.Study, path: Path, aim: Aim) -> optuna.Trial | None:
@@ -184,18 +197,18 @@ def one(study: optuna.Study, trial: optuna.Trial, bench: Workbench, aim: Aim, cl
     state, values = TrialState.FAIL, None
     pruned = False
 
-    def watch(epoch: int, loss: float) -> bool:
+    def stopped(step: int, loss: float) -> bool:
         nonlocal pruned
         if aim.latency is None:  # Optuna prunes where there is one aim
-            trial.report(loss, epoch)
-            pruned = trial.should_prune() and epoch < bench.epochs
+            trial.report(loss, step)
+            pruned = trial.should_prune() and step < REDUCTION * bench.epochs
         return pruned
 
     try:
-        done = bench.run(aim.space.recipe.but(**params), bench.first, seed, watch=watch, over=clock.watch())
+        done = climbed(bench.of(params), aim.space.recipe_of(params), seed, clock, stopped)
         kept |= {"accuracy": done.accuracy, "loss": done.loss, "epochs": done.epochs, "fit_seconds": done.seconds}
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
-        second = [aim.latency[params.get("input_size")]] if aim.latency else []
+        second = [aim.latency[ground(bench, params)]] if aim.latency else []
         values = None if pruned else [done.loss, *second]
     except OutdoError:
         raise
@@ -207,6 +220,21 @@ def one(study: optuna.Study, trial: optuna.Trial, bench: Workbench, aim: Aim, cl
     finally:
         trial.set_user_attr(ABOUT, kept | {"seconds": time.perf_counter() - start})
         study.tell(trial, values, state)
+
+
+def climbed(bench: Workbench, recipe: Recipe, seed: int, clock: Clock, stopped: Callable[[int, float], bool]
+            ) -> Outcome:
+    """Rung after rung, as long as it is not `stopped`: the probe, then epochs."""
+    def left() -> float:
+        return SHARE_OF_FEATURES * clock.left()
+
+    bench.ready(recipe.but(augmentation=0), left)
+    probed = bench.probed(recipe)
+    if stopped(PROBE, probed.loss):
+        return probed
+    bench.ready(recipe, left)
+    return bench.run(recipe, bench.first, seed, watch=lambda epoch, loss: stopped(REDUCTION * epoch, loss),
+                     over=clock.watch())
 
 
 def failure(error: Exception) -> str:

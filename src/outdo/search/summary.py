@@ -36,8 +36,8 @@ def row(trial: FrozenTrial) -> dict[str, Any]:
 def importance(trials: list[FrozenTrial]) -> dict[str, float]:
     """Choice -> share of the differences among trials that goes back to it, the largest first.
 
-    PED-ANOVA (Watanabe, Bansal and Hutter 2023), of the loss at the first rung, which every trial reaches: those that
-    go on are a selection. Empty where there are too few trials, or no differences.
+    PED-ANOVA (Watanabe, Bansal and Hutter 2023), of the loss after the first epoch: trials that go on are a selection.
+    Empty where there are too few trials, or no differences.
     """
     known = [(t, early_loss(t)) for t in trials if engine.about(t).get("loss") is not None]
     if len(known) < ENOUGH or len({loss for _, loss in known}) < 2:
@@ -53,8 +53,10 @@ def importance(trials: list[FrozenTrial]) -> dict[str, float]:
 
 
 def early_loss(trial: FrozenTrial) -> float:
+    """After the first epoch; the probe's where it came no further."""
     reported = trial.intermediate_values
-    return float(reported[min(reported)]) if reported else float(engine.about(trial)["loss"])
+    epochs = [step for step in reported if step > engine.PROBE]
+    return float(reported[min(epochs or reported)]) if reported else float(engine.about(trial)["loss"])
 
 
 def front(ledger: optuna.Study, aim: engine.Aim) -> list[dict[str, Any]]:

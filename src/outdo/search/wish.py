@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,15 @@ class Wish:
 
 
 def wish(search: str | None, said: Mapping[str, Any], trials: int | None = None, workers: int = 1,
-         also: str | None = None) -> Wish | None:
-    """None where no search is wanted. `said` are the recipe's choices, ranges among them.
+         also: str | None = None, start_from: str | None = None) -> Wish | None:
+    """None where no search is wanted. `said` are the recipe's choices, ranges among them; `start_from` is a backbone,
+    or several with commas between.
 
-    Raises RecipeError for anything that cannot be: sampler, choices, ranges, trials, workers, a second aim.
+    Raises RecipeError for anything that cannot be: sampler, choices, ranges, backbones, trials, workers, a second aim.
     """
+    backbones = named(start_from)
     if search is None:
-        _check_unsearched(said, trials, workers, also)
+        _check_unsearched(said, trials, workers, also, backbones)
         return None
     if also is not None and also not in AIMS:
         raise RecipeError(f"--also cannot be '{also}'", fix=nearest(also, AIMS))
@@ -48,14 +50,26 @@ def wish(search: str | None, said: Mapping[str, Any], trials: int | None = None,
             raise RecipeError(f"{name} cannot be {count}", expected="a whole number above 0")
     if workers > 1 and not (sys.platform == "linux" and os.environ.get("OUTDO_DEVICE", "cpu") == "cpu"):
         raise RecipeError("several workers need Linux, and a processor to compute on", fix="--workers 1")
-    space = read(said, latency=also == "latency")
+    space = read(said, also == "latency", backbones)
     if space.recipe.objective != "standard":
         raise RecipeError("a search looks for the least plain loss", found=f"--objective {space.recipe.objective}",
                           fix="leave out one of --search and --objective")
     return Wish(_sampler(search, also is not None), space, trials, workers, also)
 
 
-def _check_unsearched(said: Mapping[str, Any], trials: int | None, workers: int, also: str | None) -> None:
+def named(start_from: str | None) -> list[str]:
+    """The backbones of "a,b"; none where the default one is meant. Raises RecipeError where one has no name or two."""
+    names = start_from.split(",") if start_from else []
+    if "" in names or len(set(names)) < len(names):
+        raise RecipeError(f"--start-from cannot be '{start_from}'", expected="different backbones, as in a,b")
+    return names
+
+
+def _check_unsearched(said: Mapping[str, Any], trials: int | None, workers: int, also: str | None,
+                      backbones: Sequence[str]) -> None:
+    if len(backbones) > 1:
+        raise RecipeError(f"only a search can choose among {len(backbones)} backbones", fix="add --search auto, or "
+                          f"--start-from {backbones[0]}")
     for name, given in (("trials", trials is not None), ("workers", workers != 1), ("also", also is not None)):
         if given:
             raise RecipeError(f"--{name} has no meaning without a search", fix="add --search auto")

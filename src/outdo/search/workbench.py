@@ -2,15 +2,17 @@
 
 The blocks that no trial trains run once for each image and view of it, in one pass that keeps what stands before each
 block that some trial may begin with, and the pooled output. After that a trial costs the training of a few blocks, and
-one of the head alone hardly anything.
+one of the head alone hardly anything. The first trial of a backbone, of an input size or of stronger augmentation pays
+for its pass.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch
 
 from outdo.contracts import Backbone
 from outdo.recipe import AUTO, Recipe
-from outdo.search.space import Space
+from outdo.search.space import BACKBONE, Space
 from outdo.training import ladder, probe
 from outdo.training.contestants import Study, Trained, accuracy_of, fitted, loss_of, new_head, usual_size
 from outdo.training.features import VARIANTS, Activations, Features
@@ -70,10 +72,14 @@ class Watched(Trainer):
 
 
 class Workbench:
-    """Trains one recipe after another. `ready` does what costs, once; a trial then begins within milliseconds."""
+    """Trains one recipe after another. `ready` does what costs, once; a trial then begins within milliseconds.
+
+    One backbone has one bench; the first one knows the others.
+    """
 
     def __init__(self, study: Study, space: Space, seed: int) -> None:
         self.study, self.seed = study, seed
+        self.others = {name: Workbench(other, space, seed) for name, other in study.others.items()}
         depth = DEPTH if space.high("depth") == AUTO else int(space.high("depth"))
         self.deepest = min(depth, study.backbone.depth - 1)
         self.sizes = self._sizes(space)
@@ -81,20 +87,44 @@ class Workbench:
         self.twin = copy.deepcopy(study.backbone)
         self._pristine = [p.detach().clone() for p in study.backbone.torch_module.parameters()]
         self._states: dict[Any, dict[int, Activations]] = {}
-        self.first = self._fold(study.train, study.validation)
+        some = np.random.default_rng(seed).permutation(study.train)[:MOST_TRAIN]
+        self.first = Fold(np.sort(some), study.validation, {})
         self.epochs = int(study.recipe.epochs) if study.recipe.epochs != AUTO else next(
             epochs for below, epochs in EPOCHS if len(self.first.train) <= below)
 
+    def of(self, params: Mapping[str, Any]) -> Workbench:
+        """The bench of that trial's backbone."""
+        return self.others.get(params.get(BACKBONE, ""), self)
+
+    def size(self, values: Mapping[str, Any]) -> int | None:
+        """The input size of a trial with those values."""
+        return self.sizes[0] if len(self.sizes) == 1 else int(values["input_size"])
+
     # ── what is computed once ────────────────────────────────────────────────────────────────────────────────────────
 
-    def ready(self, augmented: bool) -> None:
-        """Compute every activation that trials may ask for."""
-        for size in self.sizes:
-            for view in self._views(1.0 if augmented else 0.0):
+    def ready(self, recipe: Recipe, left: Callable[[], float] = lambda: math.inf) -> None:
+        """Compute what a trial of that recipe needs and is not there yet. Raises TimeoutError as soon as it is clear
+        that this would take longer than `left`, in seconds."""
+        size, views = self.size(recipe), self._views(float(recipe.augmentation))
+        features = self.features[size]
+        usual, start = features.progress, time.perf_counter()
+
+        def paced(what: str, done: int, total: int) -> None:
+            more = (time.perf_counter() - start) * (total * len(views) / done - 1)
+            if more > left():
+                raise TimeoutError(f"its features would take {more:.0f} s more, and it may have {left():.0f} s")
+            if usual:
+                usual(what, done, total)
+
+        features.progress = paced
+        try:
+            for view in views:
                 self._at(size, view, self.first.train)
             self._at(size, 0, self.first.validation)
-            self._head(self.first, size)
+        finally:
+            features.progress = usual
 
+    @functools.cached_property
     def second(self) -> Fold:
         """Another fold: as many examples held out, of those that the first one trains on."""
         codes = self.study.codes[self.first.train]
@@ -104,19 +134,15 @@ class Workbench:
         known = np.concatenate([self.first.train[~held], self.first.validation])
         return Fold(np.sort(known), self.first.train[held], {})
 
-    def _fold(self, train: np.ndarray, validation: np.ndarray) -> Fold:
-        some = np.random.default_rng(self.seed).permutation(train)[:MOST_TRAIN]
-        return Fold(np.sort(some), validation, {})
-
     def _sizes(self, space: Space) -> list[int | None]:
         """Those that trials may have; usually one, the size in training, which is a little smaller than in use."""
-        backbone, open_ = self.study.backbone, next((d for d in space.dimensions if d.name == "input_size"), None)
-        if open_ is not None:
-            step = int(open_.step or max(1, (open_.high or 0) - (open_.low or 0)))
-            return list(range(int(open_.low or 0), int(open_.high or 0) + 1, step))
-        if backbone.kind != "image":
+        usual, open_ = usual_size(self.study), next((d for d in space.dimensions if d.name == "input_size"), None)
+        if usual is None:
             return [None]
-        return [min(ladder.train_size(backbone, self.study.recipe), usual_size(self.study) or 0)]
+        if open_ is None:
+            return [min(ladder.train_size(self.study.backbone, self.study.recipe), usual)]
+        step = int(open_.step or max(1, (open_.high or 0) - (open_.low or 0)))
+        return list(range(int(open_.low or 0), int(open_.high or 0) + 1, step))
 
     def _features(self, size: int | None) -> Features:
         known = self.study.features
@@ -163,8 +189,7 @@ class Workbench:
         """A trainer of that recipe, from the pretrained weights. `watch` is told the loss of each epoch and says
         whether that was enough; `over` is asked at every step."""
         recipe = self.resolved(recipe)
-        size = self.sizes[0] if len(self.sizes) == 1 else int(recipe.input_size)
-        depth = self.study.backbone.depth
+        size, depth = self.size(recipe), self.study.backbone.depth
         cut = depth - min(int(recipe.depth), self.deepest)
         train = Examples(self.study.codes[fold.train], None,
                          [self._at(size, view, fold.train)[cut] for view in self._views(float(recipe.augmentation))])
@@ -179,9 +204,16 @@ class Workbench:
                 enough = watch(event["epoch"], made.epoch_ended(event["validation_loss"]))
 
         made = Watched(backbone or self._put_back(), new_head(self.study, self._head(fold, size)), self.study.task,
-                       plan, recipe, seed=seed, train=train, validation=validation, log=log,
-                       over=lambda: enough or over())
+                       plan, recipe, classes=len(self.study.classes), seed=seed, train=train, validation=validation,
+                       log=log, over=lambda: enough or over())
         return made
+
+    def probed(self, recipe: Recipe) -> Outcome:
+        """What every trial of that input size begins with: the linear probe."""
+        depth, fold, size = self.study.backbone.depth, self.first, self.size(recipe)
+        pooled = self._at(size, 0, fold.validation)[depth].arrays["x"][np.arange(len(fold.validation))]
+        outputs, truth = self._head(fold, size)({"last": pooled}), self.study.truth
+        return Outcome(loss_of(outputs, truth), accuracy_of(outputs, truth), 0, 0.0)
 
     def run(self, recipe: Recipe, fold: Fold, seed: int, **watching: Any) -> Outcome:
         start = time.perf_counter()

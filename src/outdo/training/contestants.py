@@ -48,6 +48,7 @@ class Study:
     log: Callable[[dict[str, Any]], None] = lambda event: None
     left: Callable[[], float] = lambda: float("inf")  # seconds of the budget
     progress: Progress | None = None
+    others: Mapping[str, Study] = field(default_factory=dict)  # the same examples seen by other backbones, by name
     _pooled: dict[str, np.ndarray] | None = field(default=None, repr=False)
     _fits: dict[probe.Candidate, probe.Fitted] = field(default_factory=dict, repr=False)
 
@@ -197,9 +198,9 @@ def fine_tuned(study: Study, plan: Plan, recipe: Recipe, name: str = "fine-tuned
     some = np.random.default_rng(study.seed).permutation(study.train)[: math.ceil(plan.share * len(study.train))]
     train = ladder.examples(study.features, np.sort(some), study.codes, plan.first, plan.cached, views)
     validation = ladder.examples(study.features, study.validation, study.codes, plan.first, plan.cached, 1)
-    trainer = Trainer(twin, new_head(study, start), study.task, plan, recipe, seed=study.seed, train=train,
-                      validation=validation, checkpoint=checkpoint, log=study.log, over=lambda: study.left() <= 0,
-                      progress=study.progress)
+    trainer = Trainer(twin, new_head(study, start), study.task, plan, recipe, classes=len(study.classes),
+                      seed=study.seed, train=train, validation=validation, checkpoint=checkpoint, log=study.log,
+                      over=lambda: study.left() <= 0, progress=study.progress)
     sizes = [study.features.size] if plan.cached else [plan.size, usual_size(study)]
     return fitted(study, trainer, twin, name, dict.fromkeys(sizes, validation))
 
@@ -244,7 +245,8 @@ def fitted(study: Study, trainer: Trainer, backbone: Backbone, name: str, seen: 
     name += "" if plain else f", {recipe.objective}"
     words = f"{len(history)} epochs, {share:.0%} of the way from the pretrained weights"
     words += f", at {size} pixels" if size else ""
-    return Trained(study.model(name, [(1.0, network)], backbone), outputs(size), words, history)
+    return Trained(study.model(name, [(1.0, network)], backbone), outputs(size), words, history,
+                   features=study.features)
 
 
 def with_words(study: Study, network: Trained, better: Trained) -> Trained:
@@ -282,5 +284,4 @@ def from_scratch(study: Study, small: Backbone, encoded: Encoded, epochs: int) -
     features = Features(small, encoded, None)
     own = replace(study, backbone=small, encoded=encoded, features=features, recipe=recipe, _pooled=None, _fits={})
     plan = Plan(0, None, epochs, 3e-3, False, False, "from scratch")
-    trained = fine_tuned(own, plan, recipe, "small network from scratch", start=None)
-    return replace(trained, features=features)
+    return fine_tuned(own, plan, recipe, "small network from scratch", start=None)
