@@ -65,6 +65,38 @@ def test_a_run_against_itself_and_a_rival(run):
     assert "latency" in main
 
 
+def test_a_run_is_taken_apart_as_it_was_when_it_was_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "chosen", lambda *said: ["accuracy", "adversarial", "privacy", "selective_risk"])
+    for effort in ("EXAMPLES", "PGD_STEPS", "APGD_STEPS", "QUERIES"):
+        monkeypatch.setattr(f"outdo.evaluation.axes.adversarial.{effort}", 4)
+    hard = colours(tmp_path / "hard", noise=120, red=30, green=30, blue=30)
+    made = outdo.improve(hard, start_from="tiny-image", minutes=1, epochs=0, out=tmp_path / "r")
+    found = outdo.compare(Always(), made.folder, out=tmp_path / "out")
+    for axis in ("adversarial", "privacy"):
+        then, now = values(made.report, axis)[made.report.name("after")], values(found, axis)["r"]
+        assert now == pytest.approx(then, abs=1e-3)
+    selective = next(a for a in found.content["axes"] if a["axis"] == "selective_risk")
+    assert len(selective["detail"]["r"]["thresholds"]) == 3
+    assert found.content["flips"]["gained"], "nothing to look at"
+    assert "after looked here" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_rival_that_dies_while_it_is_timed_costs_that_axis_alone(run):
+    class Dying(Always):
+        asked = 0
+
+        def predict(self, inputs):
+            Dying.asked += 1
+            if Dying.asked > 3:  # validation, the test, a first warming up
+                raise ConnectionResetError("gone away")
+            return super().predict(inputs)
+
+    found = outdo.compare(run, Dying(), Always())
+    assert {"accuracy", "nll"} <= {a["axis"] for a in found.content["axes"]}
+    assert set(values(found, "latency")) == {run.name, "Always"}
+    assert "latency could not be measured: the rival 'Dying' failed: gone away" in " ".join(str(found).split())
+
+
 def test_on_other_data_all_are_asked_anew(run, photos, tmp_path):
     other = colours(tmp_path / "other", noise=55, red=15, green=15, blue=15)
     found = outdo.compare(Always(), run, data=other, out=tmp_path / "out")
@@ -165,6 +197,7 @@ def test_every_model_judged_on_a_test_is_counted_once(photos, tmp_path, monkeypa
     found = outdo.compare(first.folder, again.folder, Always())
     assert found.content["data"]["test_judged"] == 2
     assert "2 models have been judged on this test set" in " ".join(str(found).split())
+    assert str(found).endswith("Models judged on this test set so far: 2.")
     assert wear.words(found.content) in found.content["in_words"]
 
 

@@ -389,7 +389,7 @@ class Contestant:
     role: Role
     predictions: Predictions
     model: Runnable | None = None  # None when only predictions are known
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)  # "remarks" grow while it is measured
     held_out: Answers | None = None  # on validation, from a fit that had not seen it: thresholds are chosen on these
     trained_on: Answers | None = None  # on some of the examples that it was trained on
 
@@ -454,6 +454,7 @@ class Rival:
     named: bool = True  # False when the order of its classes was supposed
     size_bytes: int | None = None
     parameters: int | None = None
+    model: Runnable | None = None  # itself, where it is one of ours: it can be attacked, looked into and taken apart
 
 
 class RivalSort(Protocol):

@@ -3,6 +3,7 @@
     OutdoError
     ├── UserError            the user can mend it: one line, exit code 2, no traceback (also a ValueError)
     │   ├── DataError        the labelled examples cannot be read, or cannot be used as they are
+    │   │   └── RivalFailed  a rival that was asked and did not answer; while it is measured, that axis goes without it
     │   ├── RecipeError      an unknown choice, or a value outside its range
     │   ├── PluginError      no task, axis, sampler, backbone, reader or sort of rival of that name
     │   ├── BackboneError    pretrained weights that are missing, unreachable or not the ones expected
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class OutdoError(Exception):
@@ -44,6 +46,15 @@ class UserError(OutdoError, ValueError):
 
 class DataError(UserError):
     """The labelled examples cannot be read, or cannot be used as they are."""
+
+
+class RivalFailed(DataError):
+    """A rival, anything with a `name`, was asked and did not answer as it should."""
+
+    def __init__(self, rival: Any, why: Exception) -> None:
+        said = f"the rival '{rival.name}' failed: {' '.join(str(why).split())[:200] or type(why).__name__}"
+        super().__init__(str(why) if isinstance(why, UserError) else said)
+        self.rival = rival
 
 
 class RecipeError(UserError):

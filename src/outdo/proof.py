@@ -16,9 +16,21 @@ from typing import Any
 import numpy as np
 
 from outdo import runtime
-from outdo.contracts import Contestant, Dataset, Ground, Measurement, Progress, Role, Task, TestSet, fingerprint
+from outdo.contracts import (
+    Answers,
+    Contestant,
+    Dataset,
+    Ground,
+    Measurement,
+    Predictions,
+    Progress,
+    Role,
+    Task,
+    TestSet,
+    fingerprint,
+)
 from outdo.errors import DataError, RunError
-from outdo.improve import find_task, read, shown
+from outdo.improve import find_task, looks, read, shown
 from outdo.runs import Run, untouched
 from outdo.storage import cache_folder, full_disk, read_json, write_json
 
@@ -35,8 +47,12 @@ class Field:
     test: TestSet
     trial: TestSet
     about: Mapping[str, Any]  # "source", "fingerprint", "n", "findings"
-    reread: bool  # whether the inputs are there, to ask anybody anew
+    data: Dataset | None  # all of it; None where it is not there any more, so that nobody can be asked anew
     strange: bool = False  # not the data of any of the runs
+
+    @property
+    def reread(self) -> bool:
+        return self.data is not None
 
 
 def compare(champion: Any, challenger: Any, *more: Any, data: str | Path | Dataset | None = None,
@@ -78,7 +94,8 @@ def compare(champion: Any, challenger: Any, *more: Any, data: str | Path | Datas
     content |= {"gate": gate.judge(content, requirements)} if requirements else {}
     if folder is not None:
         predictions.write(folder, field.test, contestants)
-        page.write_page(folder / "report.html", content, shown(content, field.test) if field.reread else {})
+        pictures = (shown(content, field.test), looks(content, field.test, contestants)) if field.reread else ()
+        page.write_page(folder / "report.html", content, *pictures)
         write_json(folder / report.FILE, content)
     return report.Report(content)
 
@@ -189,7 +206,7 @@ def of_run(run: Run, data: Dataset) -> Field:
     if was != wear.fingerprint(test):
         raise RunError(f"the test of {run.folder} is not what it was", expected="the examples and labels it was judged "
                        f"on ({data.source})", fix="restore the data, or say others with --data SOURCE")
-    return Field(find_task(data, content["task"]), test, trial, content["data"], reread=True)
+    return Field(find_task(data, content["task"]), test, trial, content["data"], data)
 
 
 def picked(data: Dataset, ids: Sequence[str], classes: Sequence[str]) -> TestSet:
@@ -212,7 +229,7 @@ def as_stored(run: Run) -> Field:
     test, _ = predictions.read(run.folder)
     none = np.zeros(0, np.int64)
     trial = TestSet((), test.inputs.take(none), none, test.classes)
-    return Field(plugins.load("tasks", content["task"]), test, trial, content["data"], reread=False)
+    return Field(plugins.load("tasks", content["task"]), test, trial, content["data"], None)
 
 
 def of_data(data: Dataset, progress: Progress | None) -> Field:
@@ -246,7 +263,7 @@ def of_data(data: Dataset, progress: Progress | None) -> Field:
         some = data.take(which)
         return TestSet(some.ids, some.inputs, aims.codes[which], aims.classes, some.columns)
 
-    return Field(task, part(test), part(np.sort(trial)), about, reread=True, strange=True)
+    return Field(task, part(test), part(np.sort(trial)), about, data, strange=True)
 
 
 # ── the answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -266,14 +283,36 @@ def answers(name: str, said: Any, run: Run | None, field: Field) -> Contestant:
     kept, contestants = predictions.read(run.folder)
     if kept.ids == test.ids and kept.classes == test.classes and (kept.codes == test.codes).all():
         known = predictions.of_role(contestants, "after").predictions
-        model = rivals.runnable(name, rivals.find(said).meet(said, ground), ground) if field.reread else None
-        return Contestant(name, "rival", known, model)
+        if field.data is None:
+            return Contestant(name, "rival", known)
+        model = rivals.find(said).meet(said, ground).model
+        return Contestant(name, "rival", known, model, held_out=held_out(run, model, field.data),
+                          trained_on=remembered(run, model, field.data))
     if not field.strange:
         raise RunError("these runs were not judged on the same test", expected=f"the {len(test)} examples of the first",
                        found=f"{len(kept)} in {name}, {len(set(kept.ids) & set(test.ids))} of them shared",
                        fix="improve both on the same source with the same --seed, or judge them on other examples with "
                            "--data SOURCE")
     return rivals.contestant(name, rivals.find(said).meet(said, ground), ground)
+
+
+def held_out(run: Run, model: Any, data: Dataset) -> Answers | None:
+    """The answers on validation by which the model was chosen, of fits that had not seen it."""
+    from outdo.deploy.export import held_out as stored
+
+    known = stored(run.folder, model)
+    truth = picked(data, splits_of(run)["validation"], model.classes).codes
+    return None if known is None else Answers(Predictions(known), truth)
+
+
+def remembered(run: Run, model: Any, data: Dataset) -> Answers:
+    """The model's answers on as many of the examples that it was trained on as an audit of privacy is shown."""
+    from outdo.training.evidence import MOST
+
+    train = splits_of(run)["train"]
+    some = np.sort(np.random.default_rng(run.state["settings"]["seed"]).permutation(len(train))[:MOST])
+    part = picked(data, [train[i] for i in some], model.classes)
+    return Answers(Predictions(model.predict(part.inputs)), part.codes)
 
 
 # ── the report ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -287,7 +326,7 @@ def context(runs: Mapping[str, Run], challenger: str, field: Field, seen: str, m
     made = runs.get(challenger)
     recipe = report.Report.read(made.folder).content["recipe"] if made else {}
     remarks = [] if field.reread else ["the data are not there any more: compared on stored answers, nothing was timed"]
-    data = {**field.about, "test_opened": 1, "test_fingerprint": seen, "test_judged": models}
+    data = {**field.about, "test_opened": None, "test_fingerprint": seen, "test_judged": models}
     return {"task": field.task.name, "seed": latest["seed"], "recipe": recipe, "data": data,
             "machine": runtime.machine() if field.reread else latest["machine"], "seconds": {}, "notes": remarks}
 

@@ -1,5 +1,6 @@
 """report.json against its schema, and the table that is read from it."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from contestants import Model, certain, contestant, guesses, opened
 from outdo import storage
 from outdo.errors import RunError
+from outdo.evaluation import page
 from outdo.evaluation import report as module
 from outdo.evaluation.report import Report, build, clean, measure_all, width
 
@@ -54,12 +56,8 @@ def valid(report):
     jsonschema.Draft202012Validator(schema).validate(json.loads(json.dumps(report, allow_nan=False)))
 
 
-def test_keeps_to_its_schema(report):
-    valid(report)
-
-
-@pytest.mark.parametrize("changes", [{"n": 1}, {"skills": (2.0, 2.0)}, {"margin": 0.02}, {"n": 0}],
-                         ids=["one example", "even", "a margin", "no examples"])
+@pytest.mark.parametrize("changes", [{}, {"n": 1}, {"skills": (2.0, 2.0)}, {"margin": 0.02}, {"n": 0}],
+                         ids=["as usual", "one example", "even", "a margin", "no examples"])
 def test_keeps_to_its_schema_whatever_the_numbers(changes):
     found = built(**changes)
     valid(found)
@@ -120,6 +118,19 @@ def test_the_order_of_the_table_is_answers_then_time_then_bytes():
 def test_one_axis_by_name():
     codes = np.arange(6) % 3
     assert list(measure_all([contestant("a", certain(codes))], opened(codes), ["nll"])) == ["nll"]
+
+
+@pytest.mark.parametrize(("p", "low", "verdict", "words"), [
+    (0.2, 0.01, "no difference shown", "it is that of one axis by itself"), (0.2, -0.01, "no difference shown", None),
+    (0.01, 0.01, "no difference shown", "so small a one does not count"), (0.01, 0.01, "better", None)])
+def test_an_interval_that_seems_to_contradict_its_verdict_is_explained(report, p, low, verdict, words):
+    content = copy.deepcopy(report)
+    for axis in content["axes"]:
+        axis["comparisons"][0] |= {"p": 0.5, "low": -1.0, "high": 1.0, "verdict": "no difference shown"}
+    content["axes"][0]["comparisons"][0] |= {"p": p, "low": low, "high": 0.1, "verdict": verdict}
+    told = " ".join(str(Report(content)).split())
+    assert (f"accuracy: no difference is shown though the interval excludes 0: {words}" in told) == bool(words)
+    assert ("the interval excludes 0" in page.render(content, {})) == bool(words)
 
 
 # ── the table ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ import numpy as np
 
 from outdo.contracts import Predictions, TestSet
 from outdo.evaluation.axes._helpers import per_class
+from outdo.evaluation.comparison import ALPHA
 
 SLICES = 20  # values of a column that are looked at one by one
 MOSTLY = 0.7  # of the nearest training examples
@@ -223,6 +224,25 @@ def _doubted(rows: Sequence[Mapping[str, Any]]) -> str:
     return (f"For {counted(len(rows), 'test example')} that both get wrong in the same way, most of the nearest "
             "training examples carry the answer that they gave: the labels may be worth a look, "
             f"{rows[0]['id']} first.")
+
+
+def despite(axes: Sequence[Mapping[str, Any]], before: str) -> list[str]:
+    """Why no difference is shown on some axes although their intervals exclude 0."""
+    reasons = {
+        "corrected": "no difference is shown though the interval excludes 0: it is that of one axis by itself, and p, "
+                     "corrected for all axes, is not below 0.05",
+        "tolerated": "no difference is shown though the interval excludes 0: so small a one does not count here"}
+    found = unshown(axes, before)
+    return [f"{listing(titles)}: {words}." for key, words in reasons.items()
+            if (titles := [axis["title"] for axis, why in found if why == key])]
+
+
+def unshown(axes: Sequence[Mapping[str, Any]], before: str | None) -> list[tuple[Mapping[str, Any], str]]:
+    """(axis, "corrected" or "tolerated") where the interval excludes 0 and the verdict sees no difference."""
+    return [(axis, "corrected" if found["p"] >= ALPHA else "tolerated")
+            for axis in axes for found in axis["comparisons"]
+            if found["against"] == before and found["verdict"] == "no difference shown"
+            and found["low"] is not None and found["low"] * found["high"] > 0]
 
 
 def chance(report: Mapping[str, Any]) -> str:

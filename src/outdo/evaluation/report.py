@@ -17,7 +17,7 @@ from typing import Any
 
 from outdo import __version__, plugins
 from outdo.contracts import Axis, Contestant, Measurement, Progress, TestSet
-from outdo.errors import PluginError, RunError, nearest
+from outdo.errors import PluginError, RivalFailed, RunError, nearest
 from outdo.evaluation import explain, gate, wear
 from outdo.evaluation.comparison import Comparison, compare, detectable
 from outdo.storage import plain, read_json
@@ -43,7 +43,8 @@ def measure_all(
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Measurement]]:
     """axis -> contestant -> Measurement, for the named axes or those that cost little. Contestants with one and the
-    same model are measured once: a clock would tell them apart."""
+    same model are measured once: a clock would tell them apart. A rival that fails meanwhile is left out of that axis,
+    which its remarks say."""
     loaded = {name: plugins.load("axes", name) for name in (chosen("default") if axes is None else axes)}
     ordered = sorted(loaded, key=lambda name: (list(UNITS).index(loaded[name].unit), name))
     first: dict[int, str] = {}
@@ -54,11 +55,20 @@ def measure_all(
     for done, name in enumerate(ordered):
         if progress:
             progress(f"measuring, {loaded[name].title}", done, len(ordered))
-        measured = loaded[name].measure(apart, test)
+        measured = _measured(loaded[name], apart, test)
         found[name] = measured | {twin: measured[own] for twin, own in twins.items() if own in measured}
     if progress:
         progress("measuring", len(ordered), len(ordered))
     return found
+
+
+def _measured(axis: Axis, contestants: Sequence[Contestant], test: TestSet) -> dict[str, Measurement]:
+    try:
+        return axis.measure(contestants, test)
+    except RivalFailed as error:
+        (failed,) = (c for c in contestants if c.model is error.rival)
+        failed.about.setdefault("remarks", []).append(f"{axis.title} could not be measured: {error}".rstrip("."))
+        return _measured(axis, [c for c in contestants if c is not failed], test)
 
 
 def chosen(said: str, headline: str = "accuracy") -> list[str]:
@@ -167,19 +177,21 @@ class Report:
         parts = ["before: {}   after: {}".format(*names), "", table(self._main_rows(before, after))]
         if others := self._other_rows(before):
             parts += ["", table(others)]
-        parts += [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in self._remarks()]
+        parts += [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in self._remarks(before)]
         chance = " ".join(filter(None, [explain.chance(self.content), wear.words(self.content)]))
         parts += ["", textwrap.fill(chance, WIDTH), self.verdict()]
         if gate_said := self.content.get("gate"):
             parts += ["", gate.words(gate_said)]
         return "\n".join(parts)
 
-    def _remarks(self) -> list[str]:
-        """What was found out about rivals before they were judged, and why nothing was fine-tuned."""
+    def _remarks(self, before: str) -> list[str]:
+        """What was found out about rivals, why nothing was fine-tuned, and where interval and verdict seem to differ.
+        """
         told = [(c["name"], c["remarks"]) for c in self.content["contestants"] if c.get("remarks")]
         lines = [f"{clip(clean(name), 40)}: {clean('; '.join(remarks))}." for name, remarks in told]
         lines += [clean(row["words"]) for row in self.content.get("ladder", [])
                   if row["rung"] == "plan" and row["words"].startswith("no fine-tuning")]
+        lines += explain.despite(self.content["axes"], before)
         return ["", *lines] if lines else []
 
     def name(self, role: str) -> str:
@@ -214,9 +226,14 @@ class Report:
                 f"no difference shown on {tally['no difference shown']}", f"worse on {tally['worse']}"]
         if tally["equivalent"]:
             said.insert(1, f"equivalent on {tally['equivalent']}")
-        opened = self.content["data"]["test_opened"]
-        times = {1: "once", 2: "twice"}.get(opened, f"{opened} times")
-        return f"verdict: {', '.join(said)}. Test set opened {times}."
+        return f"verdict: {', '.join(said)}. {self._looks()}."
+
+    def _looks(self) -> str:
+        """How often a run opened its test; of a comparison, how many models have had their look."""
+        opened, judged = (self.content["data"].get(key) for key in ("test_opened", "test_judged"))
+        if opened is None:
+            return f"Models judged on this test set so far: {judged}"
+        return f"Test set opened {({1: 'once', 2: 'twice'}.get(opened, f'{opened} times'))}"
 
 
 def shown(value: float | None, unit: str, like: float | None = None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from outdo.evaluation.explain import unshown
 from outdo.evaluation.page import charts
 from outdo.evaluation.page.markup import Markup, h, inert, join, name, shorten
 from outdo.evaluation.page.units import Scale, percent, probability
@@ -91,6 +92,9 @@ def _how_to_read(view: View) -> Markup:
         h("p", say("results.note", n=f"{n:,}")) if n is not None else None,
         h("p", say("detectable", points=say("points", signed=Scale(100, 1, "").show(least)))) if least else None,
         h("p", say("margin", margin=f"{margin:g}")) if margin is not None else None,
+        *(h("p", say(f"despite.{why}", axes=join([axis_title(axis) for axis in axes], ", ")))
+          for why in ("corrected", "tolerated")
+          if (axes := [axis for axis, found in unshown(view.axes, view.before) if found == why])),
     ])
 
 

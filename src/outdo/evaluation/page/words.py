@@ -44,6 +44,15 @@ WORDS: dict[str, tuple[str, str]] = {
         "The test set has been opened {times} times: read the figures as optimistic.",
         "测试集已打开 {times} 次：这些数字偏乐观。",
     ),
+    "despite.corrected": (
+        "{axes}: no difference is shown though the interval excludes 0. It is that of one axis by itself, and p, "
+        "corrected for all axes, is not below 0.05.",
+        "{axes}：区间不含 0，却未显示差异；区间只针对单一维度，而对所有维度校正后的 p 不低于 0.05。",
+    ),
+    "despite.tolerated": (
+        "{axes}: no difference is shown though the interval excludes 0. So small a one does not count here.",
+        "{axes}：区间不含 0，却未显示差异；如此小的差异在此不计。",
+    ),
     "judged": (
         "{n} models have been judged on this test set: the best of them looks better than it is.",
         "已有 {n} 个模型在此测试集上评判过：其中最好的看起来比实际更好。",

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from outdo import plugins
-from outdo.contracts import Contestant, Ground, Inputs, Progress, Rival, RivalSort, TestSet
-from outdo.errors import DataError
+from outdo.contracts import Contestant, Ground, Inputs, Progress, Rival, RivalSort, Runnable, TestSet
+from outdo.errors import DataError, RivalFailed
 from outdo.evaluation.predictions import stored
 from outdo.evaluation.rivals._match import aligned, best_order, listed, matched, some_of
 
@@ -105,8 +105,11 @@ def contestant(name: str, rival: Rival, ground: Ground) -> Contestant:
     return Contestant(name, "rival", stored(answers), model, {"remarks": remarks})
 
 
-def runnable(name: str, rival: Rival, ground: Ground) -> Aligned | None:
-    """The rival in our classes, to be run again; None where that cannot be."""
+def runnable(name: str, rival: Rival, ground: Ground) -> Runnable | None:
+    """The rival in our classes, to be run again: itself, where it is ours and knows the same ones. None where that
+    cannot be."""
+    if rival.model is not None and rival.classes == ground.classes:
+        return rival.model
     columns, _ = matched(name, rival.classes, ground.classes)
     return Aligned(name, rival, columns, len(ground.classes)) if rival.runs else None
 
@@ -118,8 +121,12 @@ class Aligned:
         self.name, self.rival, self.columns, self.classes = name, rival, columns, classes
 
     def predict(self, inputs: Inputs) -> np.ndarray:
+        """Raises RivalFailed, whatever it is that somebody else's model raises."""
         ids = [f"input {i + 1}" for i in range(len(inputs))]
-        return aligned(self.name, self.rival.answer(ids, inputs), self.columns, self.classes, ids)
+        try:
+            return aligned(self.name, self.rival.answer(ids, inputs), self.columns, self.classes, ids)
+        except Exception as error:
+            raise RivalFailed(self, error) from error
 
     def size_bytes(self) -> int | None:
         return self.rival.size_bytes
@@ -131,7 +138,7 @@ class Aligned:
 # ── on validation ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def tried(model: Aligned, rival: Rival, trial: TestSet) -> list[str]:
+def tried(model: Runnable, rival: Rival, trial: TestSet) -> list[str]:
     """How well it answers validation, and whether that is what chance would give."""
     trial = some_of(trial, TRIED)
     answers = model.predict(trial.inputs).argmax(1)

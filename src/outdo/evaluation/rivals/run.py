@@ -32,7 +32,7 @@ class RunFolder:
         def answer(ids: Sequence[str], inputs: Inputs) -> np.ndarray:
             return model.predict(inputs)
 
-        return Rival(model.classes, answer, size_bytes=model.size_bytes(), parameters=model.parameters())
+        return Rival(model.classes, answer, size_bytes=model.size_bytes(), parameters=model.parameters(), model=model)
 
     def example(self, folder: Path, ground: Ground) -> Path:
         from outdo.training.model import Constant
