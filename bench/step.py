@@ -3,11 +3,11 @@
     python bench/step.py hymenoptera/train --texts banking77/train.csv
 
 Two processes take turns, so that both meet the machine in the same mood, and wait for each other. Stock is PyTorch as
-the transfer-learning tutorial uses it (NCHW, float32, batch norm in training mode, SGD with momentum; batches of 32 ready
-in memory) and sentence-transformers' `encode` (which has to be installed), without outdo's allocator. Ours is
-the product's own `Trainer.step`, from uint8 rows in the cache: reading, augmentation, clipping, optimiser and average are
-in its time. ResNet-50 has random weights. Prints JSON: medians of the turns, the gradients' cosine to float32, the share
-of the measured bfloat16 peak, and the share of time that an epoch spends on fetching its rows.
+the transfer-learning tutorial uses it (NCHW, float32, batch norm in training mode, SGD with momentum; batches of 32
+ready in memory) and sentence-transformers' `encode` (which has to be installed), without outdo's allocator. Ours is
+the product's own `Trainer.step`, from uint8 rows in the cache: reading, augmentation, clipping, optimiser and average
+count. ResNet-50 has random weights. Prints JSON: medians of the turns, the gradients' cosine to float32, the share of
+the measured bfloat16 peak, and the share of time that an epoch spends on fetching its rows.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def trainer(name: str, said: argparse.Namespace) -> Any:
     task = plugins.load("tasks", "image_classification")
     examples = Examples(np.arange(len(rows)) % CLASSES, rows)
     plan = Plan(0, SIZE, 1, 1e-4, False, False, "")
-    return Trainer(backbone, task.head(backbone.width, CLASSES), task, plan, Recipe(batch_size=BATCH), seed=0,
-                   train=examples, validation=examples)
+    return Trainer(backbone, task.head(backbone.width, CLASSES), task, plan, Recipe(batch_size=BATCH),
+                   classes=CLASSES, seed=0, train=examples, validation=examples)
 
 
 def range_of(count: int) -> Any:

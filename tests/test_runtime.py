@@ -5,12 +5,14 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from outdo import runtime
+from outdo.errors import RecipeError
 
 GLIBC = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
 
@@ -31,6 +33,7 @@ def test_kept_memory_is_not_faulted_in_again():
     code = """
 import resource
 from outdo import runtime
+from outdo.errors import RecipeError
 print(runtime.prepare("{said}"))
 import numpy as np
 def faults():
@@ -127,3 +130,26 @@ def test_one_thread_is_given_back():
     with runtime.one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+def test_switches(monkeypatch):
+    monkeypatch.delenv("OUTDO_WITHOUT", raising=False)
+    assert all(map(runtime.uses, runtime.OPTIMISATIONS))
+    monkeypatch.setenv("OUTDO_WITHOUT", " folding, bfloat16,")
+    assert [name for name in runtime.OPTIMISATIONS if not runtime.uses(name)] == ["folding", "bfloat16"]
+    assert runtime.machine()["without"] == ["bfloat16", "folding"]
+    monkeypatch.setenv("OUTDO_WITHOUT", "folded")
+    with pytest.raises(RecipeError, match="Did you mean 'folding'"):
+        runtime.prepare()
+
+
+def test_the_allocator_has_a_switch(monkeypatch):
+    monkeypatch.setattr(runtime, "_allocator", "system")
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda *_: pytest.fail("touched the C library"))
+    monkeypatch.setenv("OUTDO_WITHOUT", "allocator")
+    assert runtime.prepare() == "system"
+
+
+def test_every_switch_is_documented():
+    page = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text(encoding="utf-8")
+    assert [name for name in runtime.OPTIMISATIONS if f"| `{name}` | {runtime.OPTIMISATIONS[name]}" not in page] == []

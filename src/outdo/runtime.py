@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import hashlib
 import os
 import platform
@@ -12,8 +13,47 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from outdo.errors import RecipeError, nearest
+
 if TYPE_CHECKING:
     import torch
+
+# ── switches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SWITCH = "OUTDO_WITHOUT"
+OPTIMISATIONS = {
+    "allocator": "freed memory is kept for reuse",
+    "channels_last": "the channels of a pixel lie together",
+    "folding": "batch norm is part of the convolution before it, in training too",
+    "fusing": "convolutions of frozen copies compute the activation after them",
+    "bfloat16": "half as many bits where that is faster and features stay alike",
+    "depthwise": "a backward of our own for depthwise convolutions in bfloat16",
+    "fused_optimiser": "one kernel updates all weights",
+    "sorting": "texts of one length go through the encoder together",
+    "feature_cache": "features and activations are kept for the next run",
+}
+
+
+def uses(optimisation: str) -> bool:
+    """Whether it is in force: everything is, but for what $OUTDO_WITHOUT names, with commas between. None of them
+    changes more than the last digits of a result, so that what each is worth can be measured."""
+    assert optimisation in OPTIMISATIONS
+    return optimisation not in without()
+
+
+def without() -> tuple[str, ...]:
+    """What is switched off, sorted. Raises RecipeError for a name that is none of OPTIMISATIONS."""
+    return _read_switch(os.environ.get(SWITCH, ""))
+
+
+@functools.cache
+def _read_switch(said: str) -> tuple[str, ...]:
+    names = sorted({name.strip() for name in said.split(",")} - {""})
+    for name in names:
+        if name not in OPTIMISATIONS:
+            raise RecipeError(f"{SWITCH} cannot switch off '{name}'", fix=nearest(name, OPTIMISATIONS))
+    return tuple(names)
+
 
 # ── the allocator ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -30,7 +70,8 @@ def prepare(allocator: str = "auto") -> str:
     The price is resident memory that does not shrink. Other systems' allocators do this by themselves.
     """
     global _allocator
-    if allocator == "system" or not (sys.platform == "linux" and platform.libc_ver()[0] == "glibc"):
+    glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+    if allocator == "system" or not uses("allocator") or not glibc:
         return _allocator
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large blocks on huge pages
     mallopt = ctypes.CDLL(None).mallopt
@@ -47,6 +88,13 @@ def device() -> torch.device:
     import torch
 
     return torch.device(os.environ.get("OUTDO_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def layout() -> torch.memory_format:
+    """In which images and their activations lie."""
+    import torch
+
+    return torch.channels_last if uses("channels_last") else torch.contiguous_format
 
 
 def seed_everything(seed: int) -> None:
@@ -142,6 +190,7 @@ def machine() -> dict[str, Any]:
         "memory_bytes": memory_bytes(),
         "device": torch.cuda.get_device_name(found) if found.type == "cuda" else found.type,
         "allocator": _allocator,
+        "without": list(without()),
         **{library: version(library) for library in ("torch", "timm", "transformers", "numpy")},
     }
 

@@ -19,7 +19,7 @@ def trainer(recipe, plan, *, checkpoint=None, over=lambda: False, cut=None, stud
     head = study.task.head(twin.width, 3)
     parts = [ladder.examples(study.features, i, study.codes, plan.first, plan.cached, v)
              for i, v in ((study.train, 2), (study.validation, 1))]
-    return Trainer(twin, head, study.task, plan, recipe, seed=5, train=parts[0], validation=parts[1],
+    return Trainer(twin, head, study.task, plan, recipe, classes=3, seed=5, train=parts[0], validation=parts[1],
                    checkpoint=checkpoint, over=over)
 
 

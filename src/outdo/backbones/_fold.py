@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from outdo.backbones import _depthwise
+from outdo import runtime
+from outdo.backbones import _depthwise, _fused
 from outdo.backbones._chain import Node, Trace, forward_features
 
 Runner = TypeVar("Runner")
@@ -80,10 +81,15 @@ def folded(conv: nn.Conv2d, norm: _BatchNorm) -> tuple[torch.Tensor, torch.Tenso
     return conv.weight * scale.view(-1, 1, 1, 1), bias
 
 
+def left_of(norm: _BatchNorm) -> list[nn.Module]:
+    """What a batch norm does besides: in timm's BatchNormAct2d, dropping and the activation."""
+    rest = [getattr(norm, part, None) for part in ("drop", "act")]
+    return [part for part in rest if isinstance(part, nn.Module) and not isinstance(part, nn.Identity)]
+
+
 def after_norm(norm: _BatchNorm) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What is left of a batch norm once it is folded: in timm's BatchNormAct2d, dropping and the activation."""
-    rest = [getattr(norm, part) for part in ("drop", "act") if isinstance(getattr(norm, part, None), nn.Module)]
-    rest = [part for part in rest if not isinstance(part, nn.Identity)]
+    """The forward of a batch norm once it is folded."""
+    rest = left_of(norm)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         for part in rest:
@@ -148,12 +154,13 @@ def conv_forward(conv: nn.Conv2d, norm: _BatchNorm | None, low_on_cpu: bool) -> 
     """
     own: Callable[..., torch.Tensor] = thin_forward if is_thin(conv) else type(conv).forward
     special = low_on_cpu and conv.groups > 1
+    own_backward = _depthwise.suits(conv) and runtime.uses("depthwise")
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         with contextlib.ExitStack() as stack:
             if norm is not None:
                 stack.enter_context(lending(conv, *folded(conv, norm)))
-            if special and _depthwise.suits(conv):
+            if special and own_backward:
                 stack.enter_context(_depthwise.Substitute())
             elif special:
                 stack.enter_context(torch.autocast(x.device.type, enabled=False))
@@ -196,6 +203,18 @@ def fold_for_inference(module: nn.Module, pairs: list[Pair], precision: str) -> 
         conv.weight, conv.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
         norm.forward = after_norm(norm)  # type: ignore[method-assign, assignment]
     return twin.to(dtype=DTYPES[precision])
+
+
+def fuse(twin: nn.Module, pairs: list[Pair]) -> nn.Module:
+    """The same frozen copy, with the activations that stand in its norms computed by the convolutions before them."""
+    for pair in pairs:
+        conv, norm = pair.of(twin)
+        parts = left_of(norm)
+        fused = _fused.unary(parts[0], conv.weight.dtype) if len(parts) == 1 else None
+        if fused and conv.weight.device.type == "cpu" and not isinstance(conv.padding, str):
+            conv.forward = _fused.with_activation(conv, fused)  # type: ignore[method-assign]
+            norm.forward = nn.Identity().forward  # type: ignore[method-assign]
+    return twin
 
 
 class Follower(Generic[Runner]):

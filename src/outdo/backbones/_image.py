@@ -35,14 +35,14 @@ class ImageBackbone:
         self.name, self.origin = name, origin
         self._preprocessing = dict(preprocessing)
         self.size = int(preprocessing["size"])
-        self.torch_module = module.eval().to(runtime.device()).to(memory_format=torch.channels_last)
+        self.torch_module = module.eval().to(runtime.device()).to(memory_format=runtime.layout())
         self._fast = _fold.Follower(module, self._fast_chain)
         with runtime.one_thread():
             self._look_inside(_chain.watch(module, self._example(example_size or self.size)))
 
     def _look_inside(self, trace: _chain.Trace) -> None:
         self.chain = _chain.cut(trace)
-        self.pairs = _fold.find_pairs(trace)
+        self.pairs = _fold.find_pairs(trace) if runtime.uses("folding") else []
         self.depth = len(self.chain.blocks)
         self._stages = stage_ends([block.shape for block in self.chain.blocks])
         self._parameters = self._assign(pooling_parameters(trace.module, trace.output))
@@ -55,10 +55,11 @@ class ImageBackbone:
 
     def _example(self, size: int) -> torch.Tensor:
         x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-        return x.to(self.device).contiguous(memory_format=torch.channels_last)
+        return x.to(self.device).contiguous(memory_format=runtime.layout())
 
     def _fast_chain(self, precision: str) -> _chain.Chain:
-        return _chain.Chain(_fold.fold_for_inference(self.torch_module, self.pairs, precision), self.chain.blocks)
+        twin = _fold.fold_for_inference(self.torch_module, self.pairs, precision)
+        return _chain.Chain(_fold.fuse(twin, self.pairs) if runtime.uses("fusing") else twin, self.chain.blocks)
 
     def _assign(self, pooling: list[nn.Parameter]) -> list[list[nn.Parameter]]:
         """Each parameter goes to the first block that uses it; pooling's own to the last block."""
@@ -94,7 +95,8 @@ class ImageBackbone:
     def prepare(self, rows: np.ndarray | torch.Tensor, size: int | None = None) -> State:
         """(B, H, W, 3) uint8 to {"x": (B, 3, size, size)} normalised, channels last."""
         size = size or self.size
-        x = torch.as_tensor(rows).to(self.device).permute(0, 3, 1, 2)  # as channels last: nothing is copied
+        x = torch.as_tensor(rows).to(self.device).permute(0, 3, 1, 2)
+        x = x.contiguous(memory_format=runtime.layout())  # as channels last: nothing is copied
         if x.shape[2:] != (size, size):
             x = resize(x, size, self._preprocessing["interpolation"])
         mean, std = (torch.tensor(self._preprocessing[k], device=x.device).view(1, 3, 1, 1) for k in ("mean", "std"))
@@ -138,9 +140,9 @@ class ImageBackbone:
         from outdo.backbones._export import ExportableImages
 
         assert rows is not None
-        chain = self._fast("float32")
-        ends = [chain.blocks[block].modules[-1] for block in self._stages if block + 1 < self.depth]
-        return ExportableImages(chain.module, ends, rows, size or self.size, self._preprocessing)
+        twin = _fold.fold_for_inference(self.torch_module, self.pairs, "float32")
+        ends = [self.chain.blocks[block].modules[-1] for block in self._stages if block + 1 < self.depth]
+        return ExportableImages(twin, ends, rows, size or self.size, self._preprocessing)
 
     def _sets(self, chain: _chain.Chain, x: torch.Tensor) -> dict[str, torch.Tensor]:
         means = []

@@ -28,6 +28,8 @@ def choose_precision(backbone: Backbone, rows: Rows | np.ndarray, said: str = "a
     """
     if said != "auto":
         return cast(Precision, said), f"{said}, as asked for"
+    if not runtime.uses("bfloat16"):
+        return "float32", f"float32: {runtime.SWITCH} says so"
     memory = storage.cache_folder() / "machine.json"
     known = recall(memory)
     key = identity(backbone)
@@ -49,7 +51,8 @@ def recall(memory: Any) -> dict[str, Any]:
 
 def identity(backbone: Backbone) -> str:
     """What the choice depends on."""
-    facts = {k: v for k, v in runtime.machine().items() if k in ("cpu", "threads", "device", "torch", "platform")}
+    facts = {k: v for k, v in runtime.machine().items() if k in ("cpu", "threads", "device", "torch", "platform",
+                                                               "without")}
     return hashlib.sha256(json.dumps([facts, backbone.origin.sha256], sort_keys=True).encode()).hexdigest()[:32]
 
 

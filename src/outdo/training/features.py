@@ -40,6 +40,7 @@ class Features:
                  progress: Progress | None = None, check: Check = lambda: None) -> None:
         self.backbone, self.encoded, self.size = backbone, encoded, size
         self.progress, self.check = progress, check
+        cache = cache if runtime.uses("feature_cache") else None
         self._temporary = None if cache else tempfile.TemporaryDirectory(prefix="outdo-features-")
         self.folder = Path(cache or self._temporary.name) / "features"  # type: ignore[union-attr]
         self.seconds_per_example: float | None = None  # measured by the last pass that computed anything
@@ -117,7 +118,7 @@ class Features:
 
     def _by_length(self, indices: np.ndarray) -> np.ndarray:
         """Texts of one length together, so that little is padded; images as they come."""
-        if self.backbone.kind != "text":
+        if self.backbone.kind != "text" or not runtime.uses("sorting"):
             return indices
         parts = [self.encoded.rows[indices[part]] for part in batches(len(indices), 4096)]
         lengths = np.concatenate([(rows >= 0).sum(1) for rows in parts])
@@ -127,7 +128,7 @@ class Features:
         """Names all that a row depends on besides its example: weights, preprocessing, size, precision."""
         backbone = self.backbone
         facts = [what, layout, backbone.origin.sha256, backbone.preprocessing(), self.size, backbone.precision,
-                 list(self.encoded.rows.shape[1:])]
+                 list(self.encoded.rows.shape[1:]), *runtime.without()]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
@@ -177,4 +178,4 @@ def _to_disk(value: torch.Tensor) -> np.ndarray:
 def _from_disk(rows: np.ndarray) -> torch.Tensor:
     value = torch.from_numpy(rows)
     value = value.view(torch.bfloat16) if rows.dtype == np.uint16 else value
-    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+    return value.contiguous(memory_format=runtime.layout()) if value.ndim == 4 else value

@@ -136,7 +136,7 @@ def _time_step(backbone: Backbone, task: Task, recipe: Recipe, rung: Rung, featu
     head = task.head(backbone.width, classes).to(next(backbone.torch_module.parameters()).device)
     plan = Plan(rung.first, rung.size, 1, 0.0, rung.cached, False, "")
     part = examples(features, few, codes, rung.first, rung.cached, 1)
-    trainer = Trainer(twin, head, task, plan, recipe, seed=0, train=part, validation=part)
+    trainer = Trainer(twin, head, task, plan, recipe, classes=classes, seed=0, train=part, validation=part)
     return seconds_per_step(trainer, np.arange(len(few)))
 
 

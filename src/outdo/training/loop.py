@@ -70,12 +70,12 @@ class Trainer:
     `log` takes one JSON-able dict for every epoch and every tenth step; `over` says that the budget is used up.
     """
 
-    def __init__(self, backbone: Backbone, head: torch.nn.Module, task: Task, plan: Plan, recipe: Recipe, *, seed: int,
-                 train: Examples, validation: Examples, checkpoint: Path | None = None,
+    def __init__(self, backbone: Backbone, head: torch.nn.Module, task: Task, plan: Plan, recipe: Recipe, *,
+                 classes: int, seed: int, train: Examples, validation: Examples, checkpoint: Path | None = None,
                  log: Callable[[dict[str, Any]], None] = lambda event: None, over: Callable[[], bool] = lambda: False,
                  progress: Progress | None = None) -> None:
         self.backbone, self.head, self.task = backbone, head, task
-        self.plan, self.recipe, self.seed = plan, recipe, seed
+        self.plan, self.recipe, self.classes, self.seed = plan, recipe, classes, seed
         self.train, self.validation, self.checkpoint = train, validation, checkpoint
         self.log, self.over, self.progress = log, over, progress
         self.device = next(backbone.torch_module.parameters()).device
@@ -231,10 +231,11 @@ class Trainer:
                 if chosen:
                     groups.append({"params": chosen, "lr": rate * self.recipe.layer_decay ** max(0, depth - 1),
                                    "weight_decay": self.recipe.weight_decay if decays else 0.0})
+        fused = runtime.uses("fused_optimiser")
         if self.recipe.optimiser == "sgd":
-            return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=True)
+            return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=fused)
         kind = torch.optim.AdamW if self.recipe.optimiser == "adamw" else torch.optim.Adam
-        return kind(groups, lr=rate, fused=True)
+        return kind(groups, lr=rate, fused=fused)
 
     def _class_weights(self) -> torch.Tensor | None:
         if not self.plan.balanced:
@@ -259,15 +260,11 @@ class Trainer:
         draw = self.draw(MIX)
         share = float(np.random.default_rng(draw.initial_seed()).beta(self.recipe.mixup, self.recipe.mixup))
         other = torch.randperm(len(targets), generator=draw).to(self.device)
-        soft = torch.nn.functional.one_hot(targets, self._classes()).float()
+        soft = torch.nn.functional.one_hot(targets, self.classes).float()
         mixed = {**state, "x": share * state["x"] + (1 - share) * state["x"][other]}
         if "mask" in state:
             mixed["mask"] = state["mask"] | state["mask"][other]
         return mixed, share * soft + (1 - share) * soft[other]
-
-    def _classes(self) -> int:
-        """As many as the head has; a few examples need not show all of them."""
-        return len(list(self.head.parameters())[-1])
 
     def _put(self, values: Sequence[torch.Tensor]) -> None:
         with torch.no_grad():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from outdo.contracts import batches
 from outdo.data import inputs
 from outdo.training.features import BATCH
 from outdo.training.model import Model, Network
@@ -29,8 +30,8 @@ def maps(model: Model, images: np.ndarray, codes: np.ndarray) -> np.ndarray | No
     handle = last.register_forward_hook(lambda module, args, output: kept.append(output))
     found: list[np.ndarray] = []
     try:
-        for part, wanted in zip(torch.from_numpy(images).split(BATCH["image"]), torch.from_numpy(codes).split(64),
-                                strict=True):
+        for rows in batches(len(images), BATCH["image"]):
+            part, wanted = torch.from_numpy(images[rows]), torch.from_numpy(codes[rows])
             x = (part.permute(0, 3, 1, 2).float() / 255).requires_grad_(True)
             with torch.enable_grad():
                 score = outputs(x).gather(1, wanted[:, None]).sum()
