@@ -276,11 +276,15 @@ def export(args: argparse.Namespace) -> None:
     from outdo import runtime
 
     runtime.prepare()
+    from outdo.deploy.engines import installed
     from outdo.deploy.export import export
 
+    over_http = None
+    if installed("starlette") and installed("prometheus_client"):
+        from outdo.serving.proof import answers as over_http
     with Bar(sys.stderr) as bar:
         shipped = export(args.run, args.bundle, int8=args.int8, sign=args.sign, name=args.name, source=args.source,
-                         progress=bar)
+                         over_http=over_http, progress=bar)
     show("\n".join([*shipped.said, f"\nbundle: {shipped.path}"]))
 
 

@@ -124,7 +124,7 @@ def test_a_manifest_that_makes_no_sense_is_refused(unpacked, manifest):
 
 
 @pytest.mark.parametrize("facts", [{"kind": "video"}, {"classes": ["a"]}, {"classes": [1, 2]}, {"name": "a/b"},
-                                   {"temperature": "hot"}])
+                                   {"temperature": "hot"}, {"parity": []}, {"expected": 1}, {"threshold": "x"}])
 def test_facts_of_the_wrong_sort_are_refused(tmp_path, facts):
     with pytest.raises(BundleError, match="manifest"):
         Bundle.open(make_bundle(tmp_path, **{"name": "tiny", **facts}) if facts.get("name") is None else

@@ -157,6 +157,22 @@ def test_a_damaged_memory_is_measured_anew(tmp_path, cache):
         assert BundlePredictor(Bundle.open(path)).choice.engine in engines.ENGINES
 
 
+def test_an_engine_that_rounds_is_used_only_where_labels_were_found_to_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "installed", lambda name: True)
+    unproved = Bundle.open(tiny.make_bundle(tmp_path))
+    proved = Bundle.open(tiny.make_bundle(tmp_path, name="p", parity={"float32": {"openvino-bfloat16": {}}}))
+    tried = [{choice.engine for choice in engines.candidates(one, None)} for one in (unproved, proved)]
+    assert tried == [{"onnxruntime", "openvino"}, set(engines.ENGINES)]
+
+
+def test_bfloat16_answers_roughly_the_same(tmp_path, files):
+    pytest.importorskip("openvino")
+    exact, rounded = (opened(tmp_path, engine=engine).predict(files) for engine in ("openvino", "openvino-bfloat16"))
+    off = [abs(one["probabilities"]["cat"] - other["probabilities"]["cat"])
+           for one, other in zip(exact, rounded, strict=True)]
+    assert max(off) < engines.TOLERANCE
+
+
 class Liar:
     """Faster than any engine, and wrong."""
 

@@ -1,5 +1,11 @@
 """The real clients of the Open Inference Protocol, unchanged, over a real socket."""
 
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from live import running
@@ -9,6 +15,9 @@ from outdo.serving.app import make_app
 from outdo.serving.keys import KeyFile
 
 triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
+
+
+KSERVE = os.environ.get("OUTDO_KSERVE") or (sys.executable if find_spec("kserve") else None)  # a Python that has it
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +95,38 @@ def test_with_a_key(tmp_path):
         with pytest.raises(triton.InferenceServerException, match="key is needed"):
             client.infer("lengths", asked("text", ["hi"]))
         assert client.infer("lengths", asked("text", ["hi"]), headers=headers).as_numpy("sure").all()
+
+
+BY_KSERVE = """
+import asyncio, json, sys
+import numpy as np
+from kserve import InferInput, InferRequest, InferenceRESTClient, RESTConfig
+
+async def main(url, picture):
+    client = InferenceRESTClient(RESTConfig(protocol="v2"))
+    found = {"live": await client.is_server_live(url), "ready": await client.is_server_ready(url),
+             "model": await client.is_model_ready(url, "lights"), "labels": []}
+    for binary in (True, False):
+        given = InferInput("text", [2], "BYTES")
+        given.set_data_from_numpy(np.array([b"hi", b"x" * 20], dtype=object), binary_data=binary)
+        answer = await client.infer(url, InferRequest("lengths", [given], request_id="mine"), model_name="lengths")
+        [labels] = [output.as_numpy() for output in answer.outputs if output.name == "label"]
+        found["labels"].append([label.decode() if isinstance(label, bytes) else str(label) for label in labels])
+    given = InferInput("image", [1], "BYTES")
+    given.set_data_from_numpy(np.array([bytes.fromhex(picture)], dtype=object))
+    answer = await client.infer(url, InferRequest("lights", [given]), model_name="lights")
+    [found["light"]] = [output.as_numpy()[0, 1].item() for output in answer.outputs if output.name == "probabilities"]
+    await client.close()
+    print(json.dumps(found))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(KSERVE is None, reason="kserve is not installed; OUTDO_KSERVE names a Python that has it")
+def test_kserve(port):
+    url = f"http://127.0.0.1:{port}"
+    done = subprocess.run([KSERVE, "-c", BY_KSERVE, url, picture(204).hex()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "live": True, "ready": True, "model": True, "labels": [["short", "long"]] * 2, "light": pytest.approx(0.8)}

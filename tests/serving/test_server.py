@@ -174,6 +174,42 @@ def test_overload_is_answered_with_200_or_429(tmp_path):
         assert "outdo_pending_inputs 0.0" in metrics(server.port)
 
 
+def test_bodies_that_nobody_can_answer_are_not_kept(tmp_path):
+    """One text in work and one that waits fill a server; what else is sent is received, and let go at once."""
+    model = Gated()
+    served = service(model, queue=1, log=None)
+    with running(make_app(served), served) as port:
+        model.gate.clear()
+        first = threading.Thread(target=ask, args=[port])
+        first.start()
+        while not served.batcher.pending:
+            time.sleep(0.01)
+        body = json.dumps({"text": "x" * 90_000}).encode()
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[:80_000])
+            time.sleep(0.2)
+            assert served.bodies.held < 1000, "but for the first one's"
+            connection.sendall(body[80_000:])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 429")
+            model.gate.set()
+            first.join()
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY.encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200"), "the connection stays"
+
+
+class Gated(Length):
+    """Answers when it may."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def probabilities(self, items):
+        self.gate.wait(10)
+        return super().probabilities(items)
+
+
 def metrics(port):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/metrics")

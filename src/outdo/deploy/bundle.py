@@ -36,6 +36,7 @@ CHUNK = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 FACTS: dict[str, Any] = {"name": str, "version": str, "task": str, "kind": str, "classes": list,
                          "temperature": (int, float), "input": dict, "models": dict, "members": dict}
+MORE_FACTS: dict[str, Any] = {"parity": dict, "expected": dict, "threshold": (int, float, type(None))}  # if at all
 
 
 class Members(Protocol):
@@ -189,7 +190,8 @@ def _facts(path: Path, manifest: bytes) -> dict[str, Any]:
         raise BundleError(f"{path} was written by another version of outdo", expected=f"schema {SCHEMA}",
                           found=f"schema {about.get('schema') if isinstance(about, dict) else None}",
                           fix="export it again with this version")
-    wrong = next((name for name, kind in FACTS.items() if not isinstance(about.get(name), kind)), None)
+    there = FACTS | {name: kind for name, kind in MORE_FACTS.items() if name in about}
+    wrong = next((name for name, kind in there.items() if not isinstance(about.get(name), kind)), None)
     if wrong is not None or about["kind"] not in ("image", "text") or not NAME.fullmatch(about["name"]):
         raise BundleError(f"{path}: the manifest does not say what it must", found=f"'{wrong or 'kind'}' as it is")
     if not all(isinstance(name, str) for name in about["classes"]) or len(about["classes"]) < 2:

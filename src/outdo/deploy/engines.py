@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
@@ -64,14 +65,14 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    def __init__(self, model: bytes, threads: int) -> None:
+    def __init__(self, model: bytes, threads: int, precision: str = "f32") -> None:
         try:
             import openvino
         except ImportError:
             raise MissingExtra("this engine", "openvino", "openvino") from None
         core = openvino.Core()
         settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads,
-                    "INFERENCE_PRECISION_HINT": "f32"}  # else it rounds to bfloat16 where the machine can
+                    "INFERENCE_PRECISION_HINT": precision}  # said, else it rounds to bfloat16 where the machine can
         self.compiled = core.compile_model(core.read_model(model=model), "CPU", settings)
         self.names = [name for given in self.compiled.inputs for name in given.names]
         self.request = self.compiled.create_infer_request()
@@ -81,7 +82,10 @@ class OpenVino:
         return np.array(self.request.infer(known, share_inputs=True)["probabilities"])
 
 
-ENGINES: dict[str, Callable[[bytes, int], Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+ENGINES: dict[str, Callable[[bytes, int], Engine]] = {
+    "onnxruntime": OnnxRuntime, "openvino": OpenVino, "openvino-bfloat16": partial(OpenVino, precision="bf16")}
+LIBRARIES = ("onnxruntime", "openvino")
+ROUNDING = ("openvino-bfloat16",)  # used only for models of which export found that their labels stay
 
 
 def start(bundle: Bundle, choice: Choice, example: Feed) -> Engine:
@@ -126,9 +130,15 @@ def fastest_choice(bundle: Bundle, make_feed: Callable[[int], Feed], threads: in
 
 
 def candidates(bundle: Bundle, threads: int | None) -> list[Choice]:
-    engines = [name for name in ENGINES if name == "onnxruntime" or installed(name)]
     counts = [threads] if threads else sorted({1, cores()})
-    return [Choice(engine, model, count) for engine in engines for model in bundle.about["models"] for count in counts]
+    proved = bundle.about.get("parity", {})
+    return [Choice(engine, model, count) for engine in available() for model in bundle.about["models"]
+            if engine not in ROUNDING or engine in proved.get(model, ()) for count in counts]
+
+
+def available() -> list[str]:
+    """ONNX Runtime, which every bundle needs, and whatever else is installed."""
+    return [name for name in ENGINES if name == "onnxruntime" or installed(name.partition("-")[0])]
 
 
 def measured(bundle: Bundle, make_feed: Callable[[int], Feed], tried: Sequence[Choice]
@@ -176,8 +186,7 @@ def installed(library: str) -> bool:
 
 
 def _key(bundle: Bundle, threads: int | None) -> str:
-    facts = [bundle.about, platform.machine(), _cpu(), cores(), threads,
-             *map(_version, ENGINES)]
+    facts = [bundle.about, platform.machine(), _cpu(), cores(), threads, *map(_version, LIBRARIES)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 

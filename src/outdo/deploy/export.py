@@ -7,7 +7,7 @@ bits where that is faster and as good, when to say "not sure", one file.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,19 +19,24 @@ from outdo import __version__, backbones, plugins, runtime
 from outdo.contracts import Progress
 from outdo.deploy import bundle, engines
 from outdo.deploy.bundle import Bundle
-from outdo.deploy.examples import Examples, read_examples
-from outdo.deploy.predictor import reader_of
-from outdo.deploy.thresholds import LEVEL, held_out, thresholds
+from outdo.deploy.examples import Examples, read_examples, spread
+from outdo.deploy.predictor import BundlePredictor, reader_of
 from outdo.errors import BundleError, MissingExtra, UserError
-from outdo.runs import Run
-from outdo.storage import as_json, read_json
+from outdo.evaluation.calibration import apply
+from outdo.evaluation.thresholds import thresholds
+from outdo.runs import HELD_OUT, Run
+from outdo.storage import as_json, read_json, read_tensors
 from outdo.training.model import Model
 
 AGREE = 0.999  # of validation labels, torch against ONNX in float32
 KEEPS = 0.99  # of the float model's accuracy that int8 must keep (MLPerf's rule)
+LEVEL = 0.99  # the precision that a bundle says "not sure" by
 CLOSE = 1.1  # times the fastest way's time: among those the one that answers most alike
 INT8 = ("auto", "never", "only")
 ROUNDS = 7
+SERVED = 64  # validation examples that are also asked over HTTP
+
+OverHttp = Callable[[BundlePredictor, Sequence[bytes | str]], np.ndarray]  # (N, C), NaN for what is refused
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,15 @@ class Shipped:
 
 
 def export(run: str | Path, path: str | Path, *, int8: str = "auto", sign: str | Path | None = None,
-           name: str | None = None, source: str | Path | None = None, progress: Progress | None = None) -> Shipped:
+           name: str | None = None, source: str | Path | None = None, over_http: OverHttp | None = None,
+           progress: Progress | None = None) -> Shipped:
     """Write the better model of a finished run as a bundle.
 
     `int8`: "auto" adds a model in 8 bits where it is faster and as good, "only" ships nothing else. `sign` is a file
     with an Ed25519 private key. `name` is what a server calls it (default: the data's name). `source` is where the
-    run's data are now. Raises RunError, DataError (the data are gone or changed), BundleError
-    (the graph does not answer as the run does, a key is no good), MissingExtra.
+    run's data are now. `over_http` asks a server of ours, for the proof: `outdo.serving.proof.answers`. Raises
+    RunError, DataError (the data are gone or changed), BundleError (the graph or the server do not answer as the run
+    does, a key is no good), MissingExtra.
     """
     folder, path = Path(run), Path(path)
     check_said(path, int8, name, sign)
@@ -64,6 +71,8 @@ def export(run: str | Path, path: str | Path, *, int8: str = "auto", sign: str |
     if int8 != "never":
         draft.add_int8(required=int8 == "only")
     draft.add_threshold(folder)
+    if over_http is not None:
+        draft.add_served(over_http)
     bundle.write(path, draft.about, draft.members, None if sign is None else Path(sign))
     return Shipped(path, Bundle.open(path).about, draft.said)
 
@@ -106,8 +115,8 @@ class Draft:
         torch_says = judged if as_judged == "float32" else self.model.predict(self.examples.validation)
         graph = to_onnx(self.model, rows)
         self.tell("the graph", 1, 1)
-        self.answers = {engine: self.run(engine, graph) for engine in available()}
-        parity = {engine: alike(torch_says, given) for engine, given in self.answers.items()}
+        self.answers = {engine: self.run(engine, graph) for engine in engines.available()}
+        parity = proved({engine: alike(torch_says, given) for engine, given in self.answers.items()}, AGREE)
         worst = min(parity.values(), key=lambda one: one["labels_agree"])
         if worst["labels_agree"] < AGREE:
             raise BundleError("the exported graph does not answer as the run does", expected=f"{AGREE:.1%} of labels",
@@ -151,12 +160,13 @@ class Draft:
                        for i in range(len(self.examples.training))] if kind == "image" else []
         found: list[dict[str, Any]] = []
         for way, rounded in quantized(graph, kind, calibration):
-            given = {engine: self.run(engine, rounded) for engine in available()}
-            found.append({"way": way, "graph": rounded, "bytes": len(rounded),
-                          "accuracy": min(map(self.accuracy, given.values())),
-                          "parity": {e: alike(self.answers[e], one) for e, one in given.items()}})
+            given = {engine: self.run(engine, rounded) for engine in engines.available()}
+            parity = proved({e: alike(self.answers["onnxruntime"], one) for e, one in given.items()}, KEEPS)
+            found.append({"way": way, "graph": rounded, "bytes": len(rounded), "parity": parity,
+                          "accuracy": min(self.accuracy(given[e]) for e in parity)})
             self.tell("int8", len(found), len(WAYS[kind]))
-        seconds = times({"float32": graph} | {one["way"]: one["graph"] for one in found}, self.feeds)
+        seconds = times({"float32": (graph, self.about["parity"]["float32"])}
+                        | {one["way"]: (one["graph"], one["parity"]) for one in found}, self.feeds)
         for one in found:
             one["seconds"], one["float_seconds"] = seconds[one["way"]], seconds["float32"]
         return found, self.best(found)
@@ -197,6 +207,23 @@ class Draft:
         self.said.append(f'"not sure" below {chosen["threshold"]:.3f}: {chosen["right"]} of {chosen["n"]} validation '
                          f"answers above it are right, and {chosen['coverage']:.0%} of all answers are above it")
 
+    def add_served(self, over_http: OverHttp) -> None:
+        """What a client is answered, against the engine itself. Raises BundleError where they differ."""
+        predictor = BundlePredictor(self.as_bundle(), engine="onnxruntime")
+        given = [self.examples.validation.read(i) for i in spread(len(self.examples.validation), SERVED)]
+        served = over_http(predictor, given)
+        answered = ~np.isnan(served).any(1)
+        if not answered.any():
+            self.said.append("over HTTP: not compared, for the server would refuse all examples as too large")
+            return
+        expected = predictor.probabilities([predictor.decode(one) for one in given])[answered]
+        same = {"n": len(expected), "model": predictor.choice.model, **alike(expected, served[answered])}
+        if same["labels_agree"] < AGREE:
+            raise BundleError("the server does not answer as its engine does", expected=f"{AGREE:.1%} of labels",
+                              found=f"{same['labels_agree']:.2%} of {len(expected)}", fix="please report this")
+        self.about["parity"]["http"] = same
+        self.said.append(f"over HTTP: {same['labels_agree']:.2%} of {len(expected)} labels as by the engine")
+
     def keep(self, model: str, member: str, graph: bytes) -> None:
         """Also what it answers to made-up examples, by which another machine tells whether it answers right."""
         self.members[member] = graph
@@ -213,26 +240,37 @@ class Draft:
         return float((probabilities.argmax(1) == self.examples.codes).mean())
 
 
+def held_out(folder: Path, model: Model) -> np.ndarray | None:
+    """(n, C) probabilities of validation, from fits that had not seen it; None where a run kept none."""
+    if not (folder / HELD_OUT).exists():
+        return None
+    tensors, note = read_tensors(folder / HELD_OUT)
+    return apply(tensors["outputs"].numpy(), model.temperature) if note["model"] == model.name else None
+
+
 def alike(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
     return {"labels_agree": float((one.argmax(1) == other.argmax(1)).mean()),
             "mean_difference": float(np.abs(one - other).mean()),
             "largest_difference": float(np.abs(one - other).max())}
 
 
-def times(graphs: Mapping[str, bytes], feeds: list[engines.Feed]) -> dict[str, float]:
-    """Seconds for one input, median of rounds in turns, by whichever engine is faster."""
+def proved(parity: dict[str, dict[str, float]], least: float) -> dict[str, dict[str, float]]:
+    """Without the engines that round more than the model itself does and lose labels by it."""
+    return {engine: one for engine, one in parity.items()
+            if engine not in engines.ROUNDING or one["labels_agree"] >= least}
+
+
+def times(graphs: Mapping[str, tuple[bytes, Iterable[str]]], feeds: list[engines.Feed]) -> dict[str, float]:
+    """Seconds for one input, median of rounds in turns, by whichever of its engines is the fastest."""
     started = {(name, engine): engines.ENGINES[engine](graph, engines.cores())
-               for name, graph in graphs.items() for engine in available()}
+               for name, (graph, by) in graphs.items() for engine in by}
     taken: dict[Any, list[float]] = {key: [] for key in started}
     one = {key: value[:1] for key, value in feeds[0].items()}
     for _ in range(ROUNDS + 1):
         for key, engine in started.items():
             taken[key].append(engines.seconds(engine, one))
-    return {name: min(float(np.median(taken[name, engine][1:])) for engine in available()) for name in graphs}
-
-
-def available() -> list[str]:
-    return [name for name in engines.ENGINES if engines.installed(name)]
+    medians = {key: float(np.median(found[1:])) for key, found in taken.items()}
+    return {name: min(medians[name, engine] for engine in by) for name, (_, by) in graphs.items()}
 
 
 def check_said(path: Path, int8: str, name: str | None, sign: str | Path | None) -> None:
@@ -268,7 +306,7 @@ def facts(folder: Path, model: Model, name: str) -> dict[str, Any]:
             "backbone": {"name": model.backbone.name, "licence": origin.licence, "weights": origin.weights,
                          "sha256": origin.sha256, "trained_on": origin.trained_on},
             "created": datetime.now(UTC).isoformat(timespec="seconds"), "outdo": __version__,
-            "made_with": {library: runtime.version(library) for library in ("torch", "onnx", *engines.ENGINES)}}
+            "made_with": {library: runtime.version(library) for library in ("torch", "onnx", *engines.LIBRARIES)}}
 
 
 def report_of(folder: Path) -> bytes:

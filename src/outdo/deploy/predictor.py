@@ -30,7 +30,7 @@ LONGEST_TEXT = 1_000_000  # characters
 class BundlePredictor:
     """Satisfies what `outdo.load` promises, and what the server's batcher needs.
 
-    `engine` is "onnxruntime" or "openvino"; "auto" is the fastest here, found by measuring for about a second the
+    `engine` is one of `engines.ENGINES`; "auto" is the fastest here, found by measuring for about a second the
     first time. Not for several threads at once, except `decode`.
     """
 

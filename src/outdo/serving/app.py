@@ -108,7 +108,7 @@ class Routes:
         begin = time.monotonic()
         top = whole(request.query_params.get("top", "5"), 1, 10_000, "top")
         served = self.served(request)
-        async with self.service.bodies.read(request) as body:
+        async with self.body(request) as body:
             inputs = await read_inputs(body, request.headers, served.champion.kind, self.service.limits)
             model, probabilities = await self.answer(request, served, inputs)
         values = protocol.values_of(probabilities, model.classes, model.threshold)
@@ -121,7 +121,7 @@ class Routes:
     async def infer(self, request: Request) -> Response:
         """The Open Inference Protocol."""
         served = self.served(request)
-        async with self.service.bodies.read(request) as body:
+        async with self.body(request) as body:
             asked = await off_loop(len(body), protocol.read_request, body, request.headers.get(protocol.LENGTH),
                                    served.champion.kind, self.service.limits)
             model, probabilities = await self.answer(request, served, asked.inputs, asked.pixels)
@@ -137,7 +137,7 @@ class Routes:
         if model.kind != "image":
             raise HTTPException(400, f"'{model.name}' answers texts; only images have a heat map")
         batcher = self.service.batcher
-        async with self.service.bodies.read(request) as body:
+        async with self.body(request) as body:
             data = one_image(await read_inputs(body, request.headers, "image", self.service.limits))
             image = await batcher.aside(whole_image, data, self.service.limits)
         before = (await batcher.run(model, [image]))[0]
@@ -151,6 +151,15 @@ class Routes:
         lost = occlusion.heat(float(before[best]), np.concatenate(after)[:, best], shape)
         return JSONResponse({"model": model.name, "version": model.version, "label": str(model.classes[best]),
                              "probability": float(before[best]), "heat": lost.astype(float).round(4).tolist()})
+
+    @contextlib.asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """The request's body; where nothing more is let in, it is not kept. Raises Busy, or HTTPException."""
+        if self.service.batcher.full():
+            await self.service.bodies.skip(request)
+            raise Busy(self.service.batcher.wait())
+        async with self.service.bodies.read(request) as body:
+            yield body
 
     async def answer(self, request: Request, served: Served, inputs: Sequence[bytes | str],
                      pixels: np.ndarray | None = None) -> tuple[Predictor, np.ndarray]:

@@ -13,12 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+AHEAD = 32  # requests that are decoded before their turn: decoded they take more memory
 
 
 class Model(Protocol):
@@ -43,7 +44,7 @@ class Job:
     model: Model
     items: Sequence[np.ndarray]
     future: asyncio.Future[np.ndarray]
-    started: float = field(default_factory=time.monotonic)
+    since: float  # when its inputs were let in
 
 
 class Batcher:
@@ -60,6 +61,7 @@ class Batcher:
         self.observe: Callable[[int, float], None] = lambda items, seconds: None  # told of every batch
         self.pending, self.held = 0, 0  # inputs admitted and not answered; bytes of them decoded
         self.pace = 0.01  # seconds an input, while there is a backlog
+        self._ahead = asyncio.Semaphore(AHEAD)
         self._decoders = ThreadPoolExecutor(decoders, "decode")
         self._jobs: deque[Job] = deque()
         self._spare: deque[Job] = deque()  # taken only while there is nothing else to do
@@ -78,7 +80,7 @@ class Batcher:
 
     async def run(self, model: Model, items: Sequence[np.ndarray]) -> np.ndarray:
         """As `answer`, for items that are decoded already."""
-        return await self._admitted(len(items), self._enqueue(model, items, self._jobs))
+        return await self._admitted(len(items), self._enqueue(model, items, self._jobs, time.monotonic()))
 
     async def decode(self, model: Model, data: bytes | str) -> np.ndarray:
         """One decoded input."""
@@ -93,11 +95,15 @@ class Batcher:
         if self.pending + len(self._spare) + len(inputs) > self.queue // 4:
             raise Busy(self.wait())
         items = [await self.decode(model, data) for data in inputs]
-        return await self._enqueue(model, items, self._spare)
+        return await self._enqueue(model, items, self._spare, time.monotonic())
 
     def wait(self) -> float:
         """Seconds until what is pending now will have been answered."""
         return self.pending * self.pace
+
+    def full(self, count: int = 1) -> bool:
+        """Whether so many inputs more would not be let in."""
+        return self.pending + count > self.queue or self.wait() > self.deadline or self.stuck
 
     @property
     def stuck(self) -> bool:
@@ -114,7 +120,7 @@ class Batcher:
         self._thread.join(timeout=self.deadline)
 
     async def _admitted(self, count: int, work) -> np.ndarray:
-        if self.pending + count > self.queue or self.wait() > self.deadline or self.stuck:
+        if self.full(count):
             work.close()
             raise Busy(self.wait())
         self.pending += count
@@ -131,19 +137,22 @@ class Batcher:
         return model.decode(data)
 
     async def _decode_and_run(self, model: Model, inputs: Sequence[bytes | str]) -> np.ndarray:
-        items = await asyncio.gather(*(self.decode(model, data) for data in inputs))
-        size = sum(item.nbytes for item in items)
-        if self.held + size > self.memory:
-            raise Busy(self.wait())
-        self.held += size
-        try:
-            return await self._enqueue(model, items, self._jobs)
-        finally:
-            self.held -= size
+        since = time.monotonic()
+        async with self._ahead:
+            items = await asyncio.gather(*(self.decode(model, data) for data in inputs))
+            size = sum(item.nbytes for item in items)
+            if self.held + size > self.memory:
+                raise Busy(self.wait())
+            self.held += size
+            try:
+                return await self._enqueue(model, items, self._jobs, since)
+            finally:
+                self.held -= size
 
-    async def _enqueue(self, model: Model, items: Sequence[np.ndarray], queue: deque[Job]) -> np.ndarray:
+    async def _enqueue(self, model: Model, items: Sequence[np.ndarray], queue: deque[Job], since: float) -> np.ndarray:
         loop = asyncio.get_running_loop()
-        jobs = [Job(model, items[i : i + self.most], loop.create_future()) for i in range(0, len(items), self.most)]
+        jobs = [Job(model, items[i : i + self.most], loop.create_future(), since)
+                for i in range(0, len(items), self.most)]
         with self._wake:
             queue.extend(jobs)
             self._wake.notify()
@@ -179,7 +188,7 @@ class Batcher:
                     self._wake.wait()
 
     def _keep_pace(self, batch: list[Job], now: float) -> None:
-        busy_since = max(self._last, min(job.started for job in batch))
+        busy_since = max(self._last, min(job.since for job in batch))
         measured = (now - busy_since) / sum(len(job.items) for job in batch)
         self.pace += 0.2 * (measured - self.pace)
         self._last = now

@@ -44,30 +44,47 @@ class Bodies:
     @contextlib.asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytes]:
         """The whole body, counted as held until the block ends. Raises HTTPException 400, 408, 413, 415 or 429."""
+        parts: list[bytes] = []
+        mine = 0
+
+        def keep(part: bytes) -> None:
+            nonlocal mine
+            mine += len(part)
+            self.held += len(part)
+            if self.held > self.limits.held_bytes:
+                raise HTTPException(429, "the server is busy", {"Retry-After": "1", "Connection": "close"})
+            parts.append(part)
+
+        try:
+            await self._receive(request, keep)
+            body = b"".join(parts)
+            parts.clear()
+            yield body
+        finally:
+            self.held -= mine
+
+    async def skip(self, request: Request) -> None:
+        """Receive the body and let it go: many clients listen only when they have sent all of it. Raises as `read`."""
+        await self._receive(request, lambda part: None)
+
+    async def _receive(self, request: Request, take: Callable[[bytes], None]) -> None:
         if request.headers.get("content-encoding", "identity") != "identity":
             raise HTTPException(415, "compressed requests are not read: send it as it is")
         if _announced(request) > self.limits.body_bytes:
             raise self._too_large()
-        mine = 0
-        parts: list[bytes] = []
+        received = 0
         try:
             async with asyncio.timeout(self.limits.body_seconds):
                 async for part in request.stream():
-                    mine += len(part)
-                    self.held += len(part)
-                    if mine > self.limits.body_bytes:
+                    received += len(part)
+                    if received > self.limits.body_bytes:
                         raise self._too_large()
-                    if self.held > self.limits.held_bytes:
-                        raise HTTPException(429, "the server is busy", {"Retry-After": "1", "Connection": "close"})
-                    parts.append(part)
-            yield b"".join(parts)
+                    take(part)
         except TimeoutError:
             raise HTTPException(408, f"the body did not arrive within {self.limits.body_seconds:g} seconds",
                                 {"Connection": "close"}) from None
         except ClientDisconnect:
             raise HTTPException(400, "the client went away") from None
-        finally:
-            self.held -= mine
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"a request may have {self.limits.body_bytes} bytes", {"Connection": "close"})
