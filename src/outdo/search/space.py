@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from outdo.contracts import Choice
-from outdo.errors import RecipeError, nearest
+from outdo.errors import RecipeError
 from outdo.recipe import AUTO, CHOICES, Recipe, check, choice
 
 BACKBONE = "start_from"  # the dimension that is no choice of the recipe: which pretrained weights
@@ -168,8 +168,7 @@ def _narrowed(c: Choice, text: str) -> Dimension:
 def _check_searched(c: Choice) -> None:
     if not c.search:
         reason = "trials have as many as pay, and are stopped early" if c.name == "epochs" else "it takes one value"
-        raise RecipeError(f"{c.name} is not searched: {reason}",
-                          fix=nearest(c.name, (one.name for one in CHOICES if one.search)))
+        raise RecipeError(f"{c.name} is not searched: {reason}", fix=f"one value, or leave out {_flag(c.name)}")
 
 
 def _without_effectless(space: Space) -> Space:

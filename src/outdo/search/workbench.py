@@ -83,7 +83,7 @@ class Workbench:
         depth = DEPTH if space.high("depth") == AUTO else int(space.high("depth"))
         self.deepest = min(depth, study.backbone.depth - 1)
         self.sizes = self._sizes(space)
-        self.features = {size: self._features(size) for size in self.sizes}
+        self.features = {size: self._features(size) for size in {*self.sizes, usual_size(study)}}
         self.twin = copy.deepcopy(study.backbone)
         self._pristine = [p.detach().clone() for p in study.backbone.torch_module.parameters()]
         self._states: dict[Any, dict[int, Activations]] = {}
@@ -158,8 +158,7 @@ class Workbench:
         key = size, view, len(indices), int(indices[0])
         if key not in self._states:
             depth = self.study.backbone.depth
-            features = self.features.get(size) or self._features(size)
-            self._states[key] = features.activations(range(depth - self.deepest, depth + 1), indices, view)
+            self._states[key] = self.features[size].activations(range(depth - self.deepest, depth + 1), indices, view)
         return self._states[key]
 
     def _head(self, fold: Fold, size: int | None) -> probe.Linear:
