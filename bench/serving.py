@@ -37,7 +37,7 @@ from outdo.deploy import engines
 from outdo.deploy.bundle import Bundle
 from outdo.deploy.predictor import BundlePredictor
 
-PORT, INPUTS = 8765, 200
+PORT, INPUTS = 18765, 200
 OUTDO = """
 import sys
 from pathlib import Path

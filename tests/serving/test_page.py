@@ -1,6 +1,7 @@
 """The page in headless Chromium: what people do with it, and what it shows them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,17 @@ from browser import CHROMIUM, browser
 from live import running
 from standins import Brightness, Length, picture, service
 
+import outdo
+from outdo.evaluation.page.words import WORDS
 from outdo.serving.app import make_app
 from outdo.serving.keys import KeyFile
 from outdo.serving.limits import Limits
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 REPORT = json.loads((Path(__file__).parent.parent / "evaluation" / "sample_report.json").read_text(encoding="utf-8"))
+MORE = (("privacy", "fraction", 0.5), ("multiply_adds", "operations", 635902688), ("new_one", "score", 1.0))
+REPORT["axes"] += [{"axis": name, "unit": unit, "comparisons": [],
+                    "values": dict.fromkeys(REPORT["axes"][0]["values"], value)} for name, unit, value in MORE]
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +171,22 @@ def test_the_report_is_shown(page):
     assert "accuracy" in page.text("axes")
     assert "better" in page.text("axes")
     assert "60 test examples" in page.text("report-note")
+    for row in ("privacy leak\t50.0 %", "multiply-adds\t636 M", "new one\t1.000"):
+        assert row in page.text("axes")
+
+
+def test_the_language_of_the_browser_is_spoken_until_another_is_chosen(tab, site):
+    tab.js("try { localStorage.clear() } catch {}")
+    for said, spoken in (("en-GB", "en"), ("zh-CN", "zh-Hans"), ("en-GB", "en")):
+        tab.open(site, language=said)
+        assert tab.js("document.documentElement.lang") == spoken
+
+
+def test_axes_are_called_as_in_the_report():
+    words = (Path(outdo.__file__).parent / "serving" / "page" / "words.js").read_text(encoding="utf-8")
+    found = re.findall(r'"(axis\..*?)": \["(.*?)", "(.*?)"\]', words)
+    assert len(found) > 10
+    assert {name: tuple(said) for name, *said in found} == {name: WORDS[name] for name, *_ in found}
 
 
 @pytest.mark.parametrize(("wide", "dark"), [(360, False), (360, True), (1100, True)])

@@ -26,7 +26,6 @@ function remembered() {
 
 function speak(chosen) {
   language = chosen;
-  try { localStorage.setItem("language", chosen); } catch { /* private windows may forbid it */ }
   document.documentElement.lang = chosen === "zh" ? "zh-Hans" : "en";
   for (const part of document.querySelectorAll("[data-say]")) part.textContent = say(part.dataset.say);
   for (const button of document.querySelectorAll(".language"))
@@ -45,6 +44,7 @@ function figure(value, unit) {
   const short = (number) => number.toLocaleString(language, { maximumSignificantDigits: 3 });
   if (unit === "seconds") return `${short(1000 * value)} ms`;
   if (unit === "bytes") return `${short(value / 1e6)} MB`;
+  if (unit === "operations") return `${short(value / 1e6)} M`;
   return unit === "per second" ? `${short(value)} /s` : value.toFixed(3);
 }
 
@@ -145,7 +145,7 @@ function showReport() {
   $("report-note").textContent = say("report note", { n: report.data.n.test, before });
   $("axes").replaceChildren(...report.axes.map((axis) => {
     const row = element("tr");
-    const name = element("th", say(axis.axis).replace(/_/g, " "));
+    const name = element("th", say(`axis.${axis.axis}`).replace(/^axis\./, "").replace(/_/g, " "));
     name.scope = "row";
     const verdict = axis.comparisons.find((c) => c.of === after && c.against === before)?.verdict;
     const mark = { better: "v v-better", worse: "v v-worse" }[verdict] ?? "v v-none";
@@ -366,7 +366,10 @@ function given(files) {
 
 function listen() {
   for (const button of document.querySelectorAll(".language"))
-    button.addEventListener("click", () => speak(button.dataset.language));
+    button.addEventListener("click", () => {
+      speak(button.dataset.language);
+      try { localStorage.setItem("language", language); } catch { /* private windows may forbid it */ }
+    });
   for (const tab of document.querySelectorAll("[role=tab]")) {
     tab.addEventListener("click", () => openTab(tab));
     tab.addEventListener("keydown", (event) => {
