@@ -276,19 +276,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--budget", type=int, default=100)
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[2, 5, 10])
     parser.add_argument("--only", choices=["bbob", "mixed", "tsp"])
     parser.add_argument("--out", type=Path, default=OUT / "optimisers.json")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
-    functions, dimensions, sizes, iterations = list(NAMES), (2, 5, 10), (50, 100), 30
+    functions, sizes, iterations = list(NAMES), (50, 100), 30
     if args.quick:
-        functions, dimensions, sizes, iterations = [1, 3, 8, 10, 15, 21], (2, 5), (30,), 10
-        args.seeds, args.budget = 3, 50
+        functions, sizes, iterations = [1, 3, 8, 10, 15, 21], (30,), 10
+        args.dimensions, args.seeds, args.budget = (2, 5), 3, 50
     report: dict[str, Any] = {"arguments": {**vars(args), "out": str(args.out)}, "verdicts": []}
     for suite in ("bbob", "mixed"):
         if args.only in (None, suite):
-            found = measure(suite, functions, dimensions, args.seeds, args.budget)
+            found = measure(suite, functions, args.dimensions, args.seeds, args.budget)
             report["verdicts"] += show(suite, found)
             report[suite] = {**found, "best": {name: table.tolist() for name, table in found["best"].items()}}
     if args.only in (None, "tsp"):

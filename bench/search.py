@@ -94,7 +94,7 @@ class Scene:
             self.study, _, _ = flow.prepared(run, flow.Log(run, None), data, self.task, space.recipe, None, seed)
             run.state["state"] = "kept"
         self.space = suited(space, self.task.kind, self.study.backbone.depth, False)
-        self.bench = Workbench(self.study, self.space, seed)
+        self.bench = Workbench(self.study, suited(read({}), self.task.kind, self.study.backbone.depth, False), seed)
         self.sampler, self.seed = sampler, seed
 
     def ready(self) -> None:
