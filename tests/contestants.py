@@ -3,8 +3,11 @@
 import time
 
 import numpy as np
+from PIL import Image
 
-from outdo.contracts import Answers, Audit, Contestant, Predictions, TestSet
+from outdo.contracts import Answers, Audit, Contestant, Ground, Predictions, TestSet
+from outdo.data.inputs import files
+from pictures import saved
 
 
 class Texts:
@@ -71,6 +74,24 @@ def contestant(name, probabilities, role="before", model=None):
     return Contestant(name, role, Predictions(np.asarray(probabilities)), model)
 
 
+COLOURS = ("blue", "green", "red")
+
+
+def squares(root, count, tried, brighter):
+    """What rivals are met on: files of noise that is brighter in the colour of its class, the first `tried` of them for
+    trying, the others as the test."""
+    rng, paths = np.random.default_rng(0), []
+    for i in range(count):
+        pixels = rng.normal(90, 20, (16, 16, 3))
+        pixels[:, :, 2 - i % 3] += brighter
+        paths.append(root / COLOURS[i % 3] / f"{i}.png")
+        paths[-1].parent.mkdir(exist_ok=True)
+        paths[-1].write_bytes(saved(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), "PNG"))
+    ids = tuple(f"{p.parent.name}/{p.name}" for p in paths)
+    trial = TestSet(ids[:tried], files(paths[:tried]), np.arange(tried) % 3, COLOURS)
+    return Ground("image", COLOURS, trial, ids[tried:], files(paths[tried:]))
+
+
 # ── images that are asked about again ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -80,7 +101,7 @@ class Linear:
     def __init__(self, weight, bias):
         self.weight, self.bias = np.asarray(weight, np.float32), np.asarray(bias, np.float32)  # (C, 3), (C,)
 
-    def predict_pixels(self, images):
+    def predict_pixels(self, images, shared=None):
         import torch
 
         means = torch.from_numpy(images.mean((1, 2)) / 255)  # torch, so that its operations can be counted

@@ -366,8 +366,9 @@ class Runnable(Protocol):
 class TakesPixels(Protocol):
     """A Runnable that answers decoded images too. Axes that spoil images ask it directly, others by way of files."""
 
-    def predict_pixels(self, images: np.ndarray) -> np.ndarray:
-        """(N, C) probabilities from (N, H, W, 3) uint8, upright and whole, as they would be decoded from files."""
+    def predict_pixels(self, images: np.ndarray, shared: dict[Any, Any] | None = None) -> np.ndarray:
+        """(N, C) probabilities from (N, H, W, 3) uint8, upright and whole, as they would be decoded from files.
+        `shared` is for models that are asked about the same images: what they have in common is computed once."""
         ...
 
 

@@ -2,34 +2,19 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from contestants import COLOURS as CLASSES
+from contestants import squares
 from outdo import plugins
 from outdo.contracts import Ground, TestSet
-from outdo.data.inputs import files
 from outdo.evaluation import rivals
-from pictures import saved
 
 SORTS = plugins.names("rivals")
-CLASSES = ("blue", "green", "red")
 
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory):
-    """Squares of one colour each; the trial and the test are different files."""
-    root = tmp_path_factory.mktemp("squares")
-    rng = np.random.default_rng(0)
-    paths = []
-    for i in range(24):
-        pixels = rng.normal(90, 20, (16, 16, 3))
-        pixels[:, :, 2 - i % 3] += 100
-        paths.append(root / f"{CLASSES[i % 3]}" / f"{i}.png")
-        paths[-1].parent.mkdir(exist_ok=True)
-        paths[-1].write_bytes(saved(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), "PNG"))
-    ids = tuple(f"{p.parent.name}/{p.name}" for p in paths)
-    codes = np.arange(24) % 3
-    trial = TestSet(ids[:12], files(paths[:12]), codes[:12], CLASSES)
-    return Ground("image", CLASSES, trial, ids[12:], files(paths[12:]))
+    return squares(tmp_path_factory.mktemp("squares"), 24, tried=12, brighter=100)
 
 
 @pytest.fixture(params=SORTS)

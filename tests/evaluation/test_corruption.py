@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contestants import certain, contestant, opened
+from outdo import backbones, plugins
 from outdo.contracts import TestSet
 from outdo.data.inputs import pictures, texts
 from outdo.evaluation.axes import _corrupt_images, _corrupt_texts, corruption
 from outdo.evaluation.axes._helpers import square
+from outdo.training.model import Model
+from outdo.training.probe import Linear
 
 
 def photo(high, wide, seed=0, grey=False):
@@ -142,7 +145,7 @@ class Bright:
         if pixels:
             self.predict_pixels = self._pixels
 
-    def _pixels(self, images):
+    def _pixels(self, images, shared=None):
         self.asked.append(images)
         return np.eye(2)[(images.mean((1, 2, 3)) > 127).astype(int)]
 
@@ -176,6 +179,26 @@ def test_everybody_sees_the_same_and_in_step():
     assert 0.6 < found["pixels"].value < 1
     assert found["files"].detail["mce"] == 1.0
     assert found["files"].n == 4
+
+
+def test_what_contestants_have_in_common_is_computed_once(monkeypatch):
+    backbone, task = backbones.load("tiny-image", "image"), plugins.load("tasks", "image_classification")
+    calls, features = [], backbone.features
+    monkeypatch.setattr(backbone, "features", lambda rows, size: calls.append(len(rows)) or features(rows, size))
+    test, rng = shades(4), np.random.default_rng(0)
+
+    def model(role):
+        weight = rng.normal(size=(backbone.width, 2)).astype(np.float32)
+        return Model(role, task, test.classes, backbone, [(1.0, Linear(("last",), weight, np.zeros(2, np.float32)))])
+
+    models = {role: model(role) for role in ("before", "after")}
+    corruption.PLUGIN.measure([contestant(role, certain(test.codes, 2), role, one) for role, one in models.items()],
+                              test)
+    assert sum(calls) == 4 * 95
+    images, shared = rng.integers(0, 255, (3, 32, 32, 3), np.uint8), {}
+    was, now = (one.predict_pixels(images, shared) for one in models.values())
+    assert not np.allclose(was, now)
+    assert (now == models["after"].predict_pixels(images)).all()
 
 
 def test_the_deal_is_even_and_hangs_on_ids_alone():

@@ -6,34 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from contestants import Texts
+from contestants import COLOURS as CLASSES
+from contestants import Texts, squares
 from outdo.contracts import Ground, Rival, TestSet
-from outdo.data.inputs import files
 from outdo.errors import DataError
 from outdo.evaluation import rivals
 from outdo.evaluation.rivals import _example, _match, _outputs, _pixels, endpoint
-from pictures import saved
 
 onnx = pytest.importorskip("onnx")
-CLASSES = ("blue", "green", "red")
 
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory):
-    root = tmp_path_factory.mktemp("squares")
-    rng = np.random.default_rng(0)
-    paths = []
-    for i in range(48):
-        pixels = rng.normal(90, 20, (16, 16, 3))
-        pixels[:, :, 2 - i % 3] += 60
-        paths.append(root / f"{i}.png")
-        paths[-1].write_bytes(saved(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), "PNG"))
-    ids = tuple(f"{CLASSES[i % 3]}/{i}.png" for i in range(48))
-    codes = np.arange(48) % 3
-    return Ground("image", CLASSES, TestSet(ids[:30], files(paths[:30]), codes[:30], CLASSES), ids[30:],
-                  files(paths[30:]))
+    return squares(tmp_path_factory.mktemp("squares"), 48, tried=30, brighter=60)
 
 
 def network(path, layout="nchw", colours="rgb", scale=1.0, shift=0.0, finish=None, order=(2, 1, 0), classes=3):

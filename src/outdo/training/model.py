@@ -114,11 +114,11 @@ class Model:
         encoded = self.backbone.encode(inputs, None)
         return self.probabilities(self._outputs(encoded.rows)), encoded.problems
 
-    def predict_pixels(self, images: np.ndarray) -> np.ndarray:
+    def predict_pixels(self, images: np.ndarray, shared: dict[Any, Any] | None = None) -> np.ndarray:
         """(N, C) probabilities from decoded images (N, H, W, 3) uint8. What of them is looked at is as with files, the
-        resizing to the network's size is the network's own."""
+        resizing to the network's size is the network's own. `shared` keeps the frozen features of these images."""
         rows = seen(images, self.backbone.preprocessing())
-        return self.probabilities(self._outputs(ArrayRows(rows)))
+        return self.probabilities(self._outputs(ArrayRows(rows), shared))
 
     def differentiable(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """See `contracts.Differentiable`. None for texts, and for parts that count neighbours."""
@@ -134,14 +134,16 @@ class Model:
 
         return outputs
 
-    def _outputs(self, rows: Rows) -> np.ndarray:
-        """(N, C), nothing cached."""
+    def _outputs(self, rows: Rows, shared: dict[Any, Any] | None = None) -> np.ndarray:
+        """(N, C); `shared` keeps pooled features, or nothing is cached."""
         need = any(isinstance(part, Linear | Neighbours) for _, part in self.parts)
+        known = {} if shared is None else shared
         out = [np.zeros((0, len(self.classes)), np.float32)]
         for part in batches(len(rows), BATCH[self.backbone.kind]):
-            indices = np.arange(part.start, part.stop)
-            pooled = self._features(rows[indices]) if need else {}
-            out.append(self._sum(rows, indices, pooled))
+            indices, key = np.arange(part.start, part.stop), (id(self.backbone), self.size, part.start)
+            if need and key not in known:
+                known[key] = self._features(rows[indices])
+            out.append(self._sum(rows, indices, known.get(key, {})))
         return np.concatenate(out)
 
     def _features(self, rows: np.ndarray) -> dict[str, np.ndarray]:

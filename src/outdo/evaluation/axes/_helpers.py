@@ -67,13 +67,16 @@ def square(data: bytes) -> np.ndarray:
     return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
 
 
-def answers(model: Runnable, values: np.ndarray | Sequence[str]) -> np.ndarray:
-    """(N, C) probabilities for decoded images (N, H, W, 3) uint8, or texts."""
+def answers(model: Runnable, values: np.ndarray | Sequence[str], shared: dict[Any, Any]) -> np.ndarray:
+    """(N, C) probabilities for decoded images (N, H, W, 3) uint8, or texts. `shared` goes from one model to the next
+    as long as the values are the same."""
     from outdo.data import inputs
 
     if not isinstance(values, np.ndarray):
         return model.predict(inputs.texts(values))
-    return model.predict_pixels(values) if isinstance(model, TakesPixels) else model.predict(inputs.pictures(values))
+    if isinstance(model, TakesPixels):
+        return model.predict_pixels(values, shared)
+    return model.predict(inputs.pictures(values))
 
 
 # ── clocks ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -44,8 +44,9 @@ class Corruption:
         dealt = deal(test.ids, kinds.CORRUPTIONS, kinds.SEVERITIES)
         right: dict[str, list[np.ndarray]] = {name: [] for name in models}
         for indices, inputs in spoilt_batches(test.inputs, dealt, kinds):
+            shared: dict[Any, Any] = {}  # of this batch: contestants on one backbone have its features in common
             for name, model in models.items():
-                right[name].append(answers(model, inputs).argmax(1) == test.codes[indices])
+                right[name].append(answers(model, inputs, shared).argmax(1) == test.codes[indices])
         found = {name: np.concatenate(parts) for name, parts in right.items()}
         base = next((found[c.name] for c in contestants if c.role == "before" and c.name in found), None)
         return {name: figures(values, base, dealt, test, kinds) for name, values in found.items()}

@@ -92,9 +92,9 @@ def _how_to_read(view: View) -> Markup:
         h("p", say("results.note", n=f"{n:,}")) if n is not None else None,
         h("p", say("detectable", points=say("points", signed=Scale(100, 1, "").show(least)))) if least else None,
         h("p", say("margin", margin=f"{margin:g}")) if margin is not None else None,
-        *(h("p", say(f"despite.{why}", axes=join([axis_title(axis) for axis in axes], ", ")))
-          for why in ("corrected", "tolerated")
-          if (axes := [axis for axis, found in unshown(view.axes, view.before) if found == why])),
+        *(h("p", say(key, axes=join([axis_title(axis) for axis in axes], ", ")))
+          for key in ("despite.corrected", "despite.tolerated")
+          if (axes := [axis for axis, why in unshown(view.axes, view.before) if key.endswith(why)])),
     ])
 
 
