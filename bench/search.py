@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 SAMPLERS = ("random", "tpe", "genetic", "ant_colony")
-TPE = "Optuna's TPE"  # as it comes; `tpe` is the same with recipes' settings
 
 PLAIN = """
 import json, statistics, sys, time
@@ -311,7 +310,7 @@ def samplers(said: argparse.Namespace) -> None:
             scene.ready()
             known: dict[str, float] = {}
             best = {sampler: [best_so_far(scene, sampler, seed, said.trials, known) for seed in range(said.seeds)]
-                    for sampler in (*SAMPLERS, TPE)}
+                    for sampler in SAMPLERS}
         print(json.dumps({"source": Path(name).name, "evaluated": len(known), **judge(best)}), flush=True)
 
 
@@ -321,8 +320,7 @@ def best_so_far(scene: Scene, name: str, seed: int, trials: int, known: dict[str
     from outdo import plugins
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    make = optuna.samplers.TPESampler if name == TPE else plugins.load("samplers", name)
-    study = optuna.create_study(sampler=make(seed=seed))
+    study = optuna.create_study(sampler=plugins.load("samplers", name)(seed=seed))
 
     def loss(trial: Any) -> float:
         params = scene.space.suggest(trial)
@@ -349,7 +347,7 @@ def judge(best: dict[str, list[list[float]]]) -> dict[str, Any]:
         values = table[:, :, at - 1]
         ranks = stats.rankdata(values, axis=0).mean(1)
         found[f"after {at}"] = {"mean_rank": dict(zip(names, ranks.round(2).tolist(), strict=True))}
-        for ours, rival in itertools.product(("ant_colony", "genetic"), (TPE, "tpe", "random")):
+        for ours, rival in itertools.product(("ant_colony", "genetic"), ("tpe", "random")):
             d = values[names.index(ours)] - values[names.index(rival)]
             p = float(stats.wilcoxon(d).pvalue) if d.any() else 1.0
             found[f"after {at}"][f"{ours} - {rival}"] = [float(d.mean()), float(d.std(ddof=1) / len(d) ** 0.5), p]

@@ -65,7 +65,7 @@ def find(study: Study, wished: Wish, folder: Path, once: Callable[[str, Callable
         engine.work(ledger, path, bench, aim, clock, told=told)
     else:
         workers.work(path, bench, aim, clock, wished.workers, told)
-    check_any(ledger, clock, study)
+    check_any(ledger)
     seconds = time.monotonic() - start
     confirmed = once("confirmed", lambda: confirm.confirm(ledger, bench, aim))
     number = confirmed["chosen"]
@@ -129,13 +129,12 @@ def teller(study: Study, aim: engine.Aim, clock: engine.Clock, done: int, save: 
     return told
 
 
-def check_any(ledger: Any, clock: engine.Clock, study: Study) -> None:
+def check_any(ledger: Any) -> None:
     """Raises RunError where no trial came to an end."""
     trials = ledger.get_trials(deepcopy=False)
     if any(t.state.name == "COMPLETE" for t in trials):
         return
-    reasons = [engine.about(t).get("failure") for t in trials if engine.about(t).get("failure")]
-    told = [reason for reason in reasons if reason != engine.INTERRUPTED]
+    told = [reason for t in trials if (reason := engine.about(t).get("failure")) not in (None, engine.INTERRUPTED)]
     if told:
         raise RunError(f"all {len(told)} trials failed; {KEPT}", found=f"the first: {told[0]}",
                        fix="narrow the choices that fail, or leave out --search")

@@ -38,7 +38,6 @@ REDUCTION = 3
 PROBE = 1  # its step; that of an epoch is REDUCTION times its number
 SHARE_OF_FEATURES = 0.5  # of the time left that the first trial of a backbone or size may spend on its features
 INTERRUPTED = "interrupted"
-DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 @dataclass(frozen=True)
@@ -254,5 +253,3 @@ def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> None:
     """End a trial of a process that is no more."""
     optuna.Trial(study, trial._trial_id).set_user_attr(ABOUT, {**about(trial), "failure": reason})
     study.tell(trial.number, state=TrialState.FAIL)
-
-
