@@ -100,6 +100,10 @@ def searched(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish
     start = run.spent()
     found = find.find(study, wished, run.folder, run.once, run.save)
     say("search", found.words)
+    facts["search"] = found.account
+    if found.trained is None:
+        say.stage("search", start)
+        return best, best.history
     if found.study is not study:  # its own probes, for what starts from them or stands beside them
         study, before = found.study, c.linear_probe(found.study)
         probed = c.better_probe(study)
@@ -112,7 +116,6 @@ def searched(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish
                              checkpoint=run.folder / "search" / "checkpoint.safetensors")
         tried.append((scored(say, study, "fine-tune", c.with_words(study, tuned, probed)), recipe, 0.0))
     won, facts["recipe"], _ = min(tried, key=lambda one: c.loss_of(one[0].outputs, study.truth) + one[2])
-    facts["search"] = found.account
     kept(run, won)
     say.stage("search", start)
     return won, won.history

@@ -1,5 +1,6 @@
 """The engine on a tiny backbone: trials, pruning, failures, kills, workers, confirmation, two aims."""
 
+import contextlib
 import json
 import os
 import signal
@@ -362,8 +363,8 @@ def test_workers_share_a_study_and_survive_a_crash(tmp_path, monkeypatch):
     run, mark = bench.run, tmp_path / "crashed"
 
     def crashing(*args, **kwargs):
-        if not mark.exists():
-            mark.touch()
+        with contextlib.suppress(FileExistsError):  # one worker's, whichever is first
+            mark.mkdir()
             os.kill(os.getpid(), signal.SIGKILL)
         return run(*args, **kwargs)
 
@@ -414,8 +415,10 @@ def test_the_winner_carries_its_own_luck_into_the_comparison():
     assert confirm.handicap({"rows": [row(9, 0.4, 0.5)], "chosen": 9}) == 0
 
 
-def test_a_whole_search(tmp_path):
-    keep = once()
+def test_a_whole_search(tmp_path, monkeypatch):
+    """Whose winner is the best of the other trials, even if the default recipe was better."""
+    keep, judged = once(), confirm.judged
+    monkeypatch.setattr(confirm, "judged", lambda rows: {**judged(rows), "chosen": rows[1]["trial"]})
     study = timed(epochs=2)
     found = find.find(study, wish("ant_colony", {"epochs": 2}, 12), tmp_path, keep)
     account = found.account
@@ -428,6 +431,17 @@ def test_a_whole_search(tmp_path):
     again = find.find(study, wish("ant_colony", {"epochs": 2}, 12), tmp_path, keep)
     assert np.array_equal(again.trained.outputs, found.trained.outputs)
     assert again.account["history"] == account["history"]
+
+
+def test_where_the_default_recipe_wins_it_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(confirm, "judged", lambda rows: {"best": 0, "chosen": 0, "claimed": 0.0, "confirmed": 0.0,
+                                                         "optimism": 0.0})
+    said = {"epochs": 1, "depth": "0..2"}
+    found = find.find(timed(epochs=1), wish("random", said, 3), tmp_path / "a", once())
+    assert found.trained is None
+    assert "default recipe, which stays" in found.words
+    narrow = {**said, "learning_rate": "1e-5..1e-4"}  # in which the default is not: the first trial is another recipe
+    assert find.find(timed(epochs=1), wish("random", narrow, 3), tmp_path / "b", once()).trained is not None
 
 
 def test_with_latency_the_front_is_shown(tmp_path):

@@ -31,7 +31,7 @@ class Found:
     """The winner: its model, its recipe, and the report's account of the search."""
 
     study: Study  # of the winner's backbone
-    trained: Trained
+    trained: Trained | None  # None where the default recipe won: it has its model, and one more would be another draw
     recipe: Recipe  # every choice of the winner; the depth is that of its trial
     words: str
     handicap: float  # nats to add to its loss on validation, where it is compared with what was not chosen there
@@ -71,9 +71,10 @@ def find(study: Study, wished: Wish, folder: Path, once: Callable[[str, Callable
     number = confirmed["chosen"]
     params = ledger.get_trials(deepcopy=False)[number].params
     own, recipe = bench.of(params), bench.resolved(space.recipe_of(params))
-    trained = own.model(recipe, engine.seed_of(aim, number), "searched")
+    stays = params.items() <= usual(bench, space).items()
+    trained = None if stays else own.model(recipe, engine.seed_of(aim, number), "searched")
     account = summary.account(ledger, aim, wished.workers, seconds, confirmed)
-    return Found(own.study, trained, recipe, summary.words(account), confirm.handicap(confirmed), account)
+    return Found(own.study, trained, recipe, summary.words(account, stays), confirm.handicap(confirmed), account)
 
 
 def prepare(bench: Workbench, space: Space) -> None:

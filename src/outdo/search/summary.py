@@ -73,11 +73,13 @@ def flags(params: dict[str, Any]) -> str:
                     else f"--{name.replace('_', '-')} {value}" for name, value in params.items())
 
 
-def words(account: dict[str, Any]) -> str:
-    """One line for the ladder."""
+def words(account: dict[str, Any], stays: bool) -> str:
+    """One line for the ladder. `stays` says that the default recipe won."""
     states, confirmed = account["states"], account["confirmed"]
     counted = ", ".join(f"{count} {state}" for state, count in states.items())
     said = f"{account['trials']} trials by {account['sampler']} ({counted}) in {account['seconds']:.0f} s"
+    if stays:
+        return f"{said}; none is confirmed to be better than the default recipe, which stays"
     if confirmed["claimed"] is None:
         return f"{said}; trial {confirmed['chosen']} chosen"
     return (f"{said}; trial {confirmed['chosen']} chosen; gain over the default recipe {confirmed['claimed']:.3f} nats "
