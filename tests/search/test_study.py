@@ -415,20 +415,18 @@ def test_the_winner_carries_its_own_luck_into_the_comparison():
     assert confirm.handicap({"rows": [row(9, 0.4, 0.5)], "chosen": 9}) == 0
 
 
-def test_a_whole_search(tmp_path, monkeypatch):
-    """Whose winner is the best of the other trials, even if the default recipe was better."""
-    keep, judged = once(), confirm.judged
-    monkeypatch.setattr(confirm, "judged", lambda rows: {**judged(rows), "chosen": rows[1]["trial"]})
-    study = timed(epochs=2)
-    found = find.find(study, wish("ant_colony", {"epochs": 2}, 12), tmp_path, keep)
+def test_a_whole_search(tmp_path):
+    keep = once()
+    study, said = timed(epochs=2), {"epochs": 2, "learning_rate": "1e-3..1e-1"}
+    found = find.find(study, wish("ant_colony", said, 12), tmp_path, keep)
     account = found.account
     assert account["trials"] == 12
-    assert account["history"][0]["params"]["learning_rate"] == pytest.approx(5e-4)
+    assert account["history"][0]["params"]["weight_decay"] == pytest.approx(0.01)
     assert account["confirmed"]["rows"][0]["trial"] == 0
     assert found.trained.outputs.shape == (len(study.validation), 3)
     assert found.recipe.depth in (0, 1, 2, 3)
     assert "12 trials by ant_colony" in found.words
-    again = find.find(study, wish("ant_colony", {"epochs": 2}, 12), tmp_path, keep)
+    again = find.find(study, wish("ant_colony", said, 12), tmp_path, keep)
     assert np.array_equal(again.trained.outputs, found.trained.outputs)
     assert again.account["history"] == account["history"]
 
@@ -439,6 +437,7 @@ def test_where_the_default_recipe_wins_it_stays(tmp_path, monkeypatch):
     said = {"epochs": 1, "depth": "0..2"}
     found = find.find(timed(epochs=1), wish("random", said, 3), tmp_path / "a", once())
     assert found.trained is None
+    assert found.account["history"][0]["params"]["learning_rate"] == pytest.approx(5e-4)
     assert "default recipe, which stays" in found.words
     narrow = {**said, "learning_rate": "1e-5..1e-4"}  # in which the default is not: the first trial is another recipe
     assert find.find(timed(epochs=1), wish("random", narrow, 3), tmp_path / "b", once()).trained is not None
