@@ -409,7 +409,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "name.searched, fine-tuned": ("searched, fine-tuned", "搜索所得，微调"),
     "name.default recipe": ("default recipe", "默认配方"),
     "name.majority class": ("majority class", "多数类"),
-    "name.k-NN": ("k-NN", "k 近邻"),
+    "name.nearest neighbours": ("nearest neighbours", "k 近邻"),
+    "name.better probe": ("better probe", "更好的探针"),
+    "name.from scratch": ("from scratch", "从零训练"),
+    "name.plain full fine-tune": ("plain full fine-tune", "普通全量微调"),
 }
 
 
