@@ -11,8 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from outdo.backbones import _chain, _fold, _fused
 
-DTYPES = [torch.float32, torch.bfloat16]
-HERE = pytest.mark.skipif(not _fused.runs("relu", (), torch.float32), reason="this torch does not fuse")
+HERE = pytest.mark.skipif(not _fused.runs(nn.ReLU, torch.float32), reason="this torch does not fuse")
 
 
 @HERE
@@ -35,34 +34,32 @@ def test_the_frozen_copy_answers_the_same(name, precision):
 @pytest.mark.parametrize("activation", _fused.UNARY)
 def test_every_known_activation(activation):
     conv, x = nn.Conv2d(8, 8, 3, groups=8).requires_grad_(False), 4 * torch.randn(2, 8, 9, 9)
-    fused = _fused.unary(activation(), torch.float32)
-    torch.testing.assert_close(_fused.with_activation(conv, fused)(x), activation()(conv(x)), rtol=1e-4, atol=1e-5)
+    assert _fused.runs(activation, torch.float32)
+    found = _fused.with_activation(conv, activation())(x)
+    torch.testing.assert_close(found, activation()(conv(x)), rtol=1e-4, atol=1e-5)
 
 
-@HERE
 def test_what_is_not_known_is_left_alone():
-    assert _fused.unary(nn.GELU(), torch.float32) is None
-    assert _fused.unary(None, torch.float32) is None
-
     class Other(nn.ReLU):
         def forward(self, x):
             return x + 1
 
-    assert _fused.unary(Other(), torch.float32) is None
+    assert not _fused.runs(nn.GELU, torch.float32)
+    assert not _fused.runs(Other, torch.float32)
 
 
 def test_a_torch_that_cannot_goes_on_as_usual(monkeypatch):
     monkeypatch.setattr(_fused, "with_activation", lambda *_: lambda x: torch.ops.mkldnn.no_such_operation(x))
-    assert not _fused.runs.__wrapped__("relu", (), torch.float32)
+    assert not _fused.runs.__wrapped__(nn.ReLU, torch.float32)
     monkeypatch.setattr(_fused, "with_activation", lambda conv, _: lambda x: conv(x))
-    assert not _fused.runs.__wrapped__("relu", (), torch.float32), "an answer without the activation is noticed"
+    assert not _fused.runs.__wrapped__(nn.ReLU, torch.float32), "an answer without the activation is noticed"
 
 
 @HERE
-def test_multiply_adds_are_still_counted():
+def test_who_watches_operations_sees_the_usual_ones():
     conv, x = nn.Conv2d(16, 4, 3).requires_grad_(False), torch.randn(2, 16, 9, 9)
     counts = []
-    for forward in (conv, _fused.with_activation(conv, ("relu", []))):
+    for forward in (conv, _fused.with_activation(conv, nn.ReLU())):
         with FlopCounterMode(display=False) as counter:
             forward(x)
         counts.append(counter.get_total_flops())

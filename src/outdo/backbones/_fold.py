@@ -210,9 +210,9 @@ def fuse(twin: nn.Module, pairs: list[Pair]) -> nn.Module:
     for pair in pairs:
         conv, norm = pair.of(twin)
         parts = left_of(norm)
-        fused = _fused.unary(parts[0], conv.weight.dtype) if len(parts) == 1 else None
-        if fused and conv.weight.device.type == "cpu" and not isinstance(conv.padding, str):
-            conv.forward = _fused.with_activation(conv, fused)  # type: ignore[method-assign]
+        fits = conv.weight.device.type == "cpu" and len(parts) == 1 and not isinstance(conv.padding, str)
+        if fits and _fused.runs(type(parts[0]), conv.weight.dtype):
+            conv.forward = _fused.with_activation(conv, parts[0])  # type: ignore[method-assign]
             norm.forward = nn.Identity().forward  # type: ignore[method-assign]
     return twin
 
