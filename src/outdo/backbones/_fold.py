@@ -211,7 +211,7 @@ def fuse(twin: nn.Module, pairs: list[Pair]) -> nn.Module:
         conv, norm = pair.of(twin)
         parts = left_of(norm)
         fits = conv.weight.device.type == "cpu" and len(parts) == 1 and not isinstance(conv.padding, str)
-        if fits and _fused.runs(type(parts[0]), conv.weight.dtype):
+        if fits and _fused.runs(type(parts[0]), conv.weight.dtype):  # type: ignore[arg-type]  # types do hash
             conv.forward = _fused.with_activation(conv, parts[0])  # type: ignore[method-assign]
             norm.forward = nn.Identity().forward  # type: ignore[method-assign]
     return twin
