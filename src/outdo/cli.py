@@ -281,7 +281,9 @@ def export(args: argparse.Namespace) -> None:
 
     over_http = None
     if installed("starlette") and installed("prometheus_client"):
-        from outdo.serving.proof import answers as over_http
+        from outdo.serving import proof
+
+        over_http = proof.answers
     with Bar(sys.stderr) as bar:
         shipped = export(args.run, args.bundle, int8=args.int8, sign=args.sign, name=args.name, source=args.source,
                          over_http=over_http, progress=bar)

@@ -217,7 +217,8 @@ class Draft:
             self.said.append("over HTTP: not compared, for the server would refuse all examples as too large")
             return
         expected = predictor.probabilities([predictor.decode(one) for one in given])[answered]
-        same = {"n": len(expected), "model": predictor.choice.model, **alike(expected, served[answered])}
+        same: dict[str, Any] = alike(expected, served[answered])
+        same |= {"n": len(expected), "model": predictor.choice.model}
         if same["labels_agree"] < AGREE:
             raise BundleError("the server does not answer as its engine does", expected=f"{AGREE:.1%} of labels",
                               found=f"{same['labels_agree']:.2%} of {len(expected)}", fix="please report this")

@@ -14,12 +14,13 @@ from starlette.types import ASGIApp, Message
 
 from outdo.serving.app import Service, make_app
 from outdo.serving.batcher import Batcher
-from outdo.serving.models import Models, Predictor
+from outdo.serving.models import Models
 from outdo.serving.telemetry import Log
 
 
-def answers(predictor: Predictor, inputs: Sequence[bytes | str]) -> np.ndarray:
-    """(N, C) probabilities of `POST /predict`, asked one after the other; NaN for what the server refuses."""
+def answers(predictor: Any, inputs: Sequence[bytes | str]) -> np.ndarray:
+    """(N, C) probabilities that `POST /predict` gives for a `models.Predictor`, one input after the other; NaN for what
+    the server refuses."""
     models = Models([Path(predictor.name)], load=lambda path: predictor)
     service = Service(models, Batcher(), log=Log(io.StringIO()))
     app = make_app(service)
