@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from outdo.contracts import Encoded, batches
 
 DISTANCE = 6  # of 64 bits; recompressed, resized and brightened copies differ by at most this in 99 of 100 cases
-CROWD = 256  # a bucket with more members than this is split again, or compared only with neighbours
+CROWD = 512  # a bucket with more members than this is split again, or compared only with neighbours
 NEIGHBOURS = 32
 FLAT = 4.0  # standard deviation of a thumb, in grey levels, below which it says too little to call two images copies
 CORRELATION, CONTRAST, LIGHT = 0.98, 1.5, 25.0  # of two thumbs: least correlation, most ratio and shift of grey levels
@@ -41,7 +42,7 @@ def near_pairs(hashes: np.ndarray, thumbs: np.ndarray, distance: int = DISTANCE)
     """(P, 2) indices, i < j, of images whose hashes (M,) differ by at most `distance` bits and whose thumbs (M, 8, 8)
     show the same picture, perhaps lighter or with more contrast.
 
-    By locality-sensitive hashing: of `distance` + 1 bands of the bits, one is the same in both. Every such pair is
+    By locality-sensitive hashing: of `distance` + 2 bands of the bits, two are the same in both. Every such pair is
     found, unless more than CROWD images share a hash, or most of one: there each is compared with the NEIGHBOURS
     nearest to it in hash and brightness. Nearly flat images are left out: a thumb says nothing about them.
     """
@@ -89,8 +90,8 @@ def components(count: int, pairs: np.ndarray) -> np.ndarray:
 
 def _banded(codes: np.ndarray, members: np.ndarray, bits: np.uint64, distance: int, done: tuple[np.uint64, ...] = ()
             ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions that agree in one band of `bits`, each pair in the first such band. A crowd is banded once more."""
-    for band in _bands(bits, distance + 1):
+    """Positions that agree in two bands of `bits`, each pair in the first such two. A crowd is banded once more."""
+    for band in _two_bands(bits, distance + 2):
         inside = members[np.argsort(codes[members] & band, kind="stable")]
         runs = _runs(codes[inside] & band)
         crowded = (runs[:, 1] - runs[:, 0] > CROWD) & (bits == _ALL)
@@ -105,10 +106,11 @@ def _banded(codes: np.ndarray, members: np.ndarray, bits: np.uint64, distance: i
         done = (*done, band)
 
 
-def _bands(bits: np.uint64, count: int) -> list[np.uint64]:
-    """The set bits dealt out into `count` masks."""
+def _two_bands(bits: np.uint64, count: int) -> list[np.uint64]:
+    """The set bits dealt out into `count` bands, and each two of them as one mask: 65,536 buckets for 64 bits in 8."""
     places = [np.uint64(1 << p) for p in range(64) if int(bits) >> p & 1]
-    return [np.bitwise_or.reduce(places[i::count]) for i in range(count) if places[i::count]]
+    bands = [np.bitwise_or.reduce(places[i::count]) for i in range(count)]
+    return [one | other for one, other in itertools.combinations(bands, 2)]
 
 
 def _runs(keys: np.ndarray) -> np.ndarray:
