@@ -35,8 +35,8 @@ OPTIMISATIONS = {
 
 
 def uses(optimisation: str) -> bool:
-    """Whether it is in force: everything is, but for what $OUTDO_WITHOUT names, with commas between. None of them
-    changes more than the last digits of a result, so that what each is worth can be measured."""
+    """Whether it is in force: everything is, but for what $OUTDO_WITHOUT names, with commas between. Only bfloat16
+    changes more than the last digits of a result, so what each is worth can be measured."""
     assert optimisation in OPTIMISATIONS
     return optimisation not in without()
 
