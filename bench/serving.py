@@ -60,6 +60,7 @@ OF_KIND = {
     "image": COMMON + """
 from PIL import Image
 from PIL.Image import Image as Given
+Sent = bytes
 def decoded(data):
     return item(Image.open(io.BytesIO(data)))
 def item(image):
@@ -81,9 +82,9 @@ from ngrams import counted
 tokenizer = Tokenizer.from_file(said["tokenizer"])
 tokenizer.no_padding()
 tokenizer.enable_truncation(said["max_length"])
-Given = str
+Given, Sent = str, dict
 def decoded(data):
-    return item(json.loads(data)["text"])
+    return item(data["text"])
 def item(text):
     return tokenizer.encode(text).ids
 def feed(items):
@@ -100,7 +101,7 @@ import uvicorn
 from fastapi import Body, FastAPI
 app = FastAPI()
 @app.post("/predict")
-def predict(data: bytes = Body(media_type=said["media"])):
+def predict(data: Sent = Body(media_type=said["media"])):
     return {"probabilities": run([decoded(data)])[0]}
 uvicorn.run(app, port=said["port"], access_log=False, log_level="warning")
 """,
@@ -110,7 +111,7 @@ import litserve
 from fastapi import Body
 class Api(litserve.LitAPI):
     def setup(self, device): pass
-    def decode_request(self, request: Annotated[bytes, Body(media_type=said["media"])]): return decoded(request)
+    def decode_request(self, request: Annotated[Sent, Body(media_type=said["media"])]): return decoded(request)
     def batch(self, inputs): return list(inputs)
     def predict(self, items): return run(items)
     def unbatch(self, output): return output
@@ -126,8 +127,8 @@ import bentoml
                  logging={"access": {"enabled": False}})
 class Service:
     @bentoml.api(route="/predict")
-    def predict(self, given: Given, /) -> list[float]:
-        return run([item(given)])[0]
+    def predict(self, text: Given) -> list[float]:
+        return run([item(text)])[0]
 """,
 }
 MEDIA = {"image": "image/jpeg", "text": "application/json"}
@@ -255,6 +256,8 @@ def commands(bundle: Path, peers: Path | None, folder: Path) -> dict[str, list[s
                        "tokenizer": str(folder / "tokenizer.json"), "media": MEDIA[kind], "port": PORT})
     for name, program in PEERS.items() if peers else ():
         file = folder / f"serve_{name.lower()}.py"
+        if kind == "image":  # the body itself; of a text it is an object
+            program = program.replace("text: Given", "text: Given, /")
         file.write_text(OF_KIND[kind] + program)
         start = [str(peers), str(file)] if name != "BentoML" else [
             str(peers.parent / "bentoml"), "serve", f"{file.stem}:Service", "--working-dir", str(folder)]
