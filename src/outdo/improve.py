@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -285,7 +286,8 @@ def judged(run: Run, say: Log, study: Any, test: TestSet, contestants: list[Cont
     measured = seeds.pooled(measured, after.name, [c.name for c in again])
     say.stage("judge", start)
     context = {
-        "task": study.task.name, "seed": study.seed, "seconds": say.seconds, "machine": runtime.machine(),
+        "task": study.task.name, "command": shlex.join(["outdo", "reproduce", str(run.folder)]),
+        "seed": study.seed, "seconds": say.seconds, "machine": runtime.machine(),
         "recipe": dict(facts.get("recipe", study.recipe)), "search": facts.get("search"), "curve": history,
         "ladder": say.ladder, "notes": notes(study, after, len(again)), "resources": spent, "nearest": near,
         "data": {"source": facts["source"], "fingerprint": facts["fingerprint"], "n": facts["n"],

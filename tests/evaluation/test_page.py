@@ -102,7 +102,7 @@ def test_figures_of_the_report_are_on_the_page():
                  *SAMPLE["notes"], *(rung["words"] for rung in SAMPLE["ladder"]),
                  *(flip["id"] for key in ("gained", "lost") for flip in SAMPLE["flips"][key])):
         assert text in seen
-    assert "outdo improve photos --task image_classification --seed" in seen
+    assert SAMPLE["command"] in seen
 
 
 @pytest.mark.parametrize("verdict", ["better", "worse", "no difference shown", "equivalent"])

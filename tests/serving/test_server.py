@@ -18,9 +18,10 @@ from live import Process, running
 from standins import Length, picture, service
 
 from outdo import cli
+from outdo.errors import UserError
 from outdo.serving.app import make_app
 from outdo.serving.limits import Limits
-from outdo.serving.server import Address, Server, check_address, configure, is_loopback
+from outdo.serving.server import Address, Server, check_address, check_free, configure, is_loopback
 
 BODY = json.dumps({"text": "hello"})
 HEADERS = {"Content-Type": "application/json"}
@@ -292,6 +293,15 @@ def test_strangers_are_not_served_without_keys(tmp_path, capsys):
         check_address(Address(certificate=tmp_path / "c.pem"), None, False)
     with pytest.raises(Exception, match="no file"):
         check_address(Address(certificate=tmp_path / "c.pem", private_key=tmp_path / "k.pem"), None, False)
+
+
+def test_a_port_that_is_none_or_taken_is_refused():
+    for port in (-5, 99999):
+        with pytest.raises(UserError, match=r"from 0 .* to 65535"):
+            check_free(Address(port=port))
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="Choose another --port"):
+        check_free(Address(port=taken.getsockname()[1]))
+    check_free(Address(port=0))
 
 
 def test_flags_out_of_range(capsys):

@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import logging
 import signal
+import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,18 @@ def check_address(address: Address, keys: KeyFile | None, without_keys: bool) ->
             raise UserError(f"no file {path}", expected="a PEM file")
 
 
+def check_free(address: Address) -> None:
+    """Raises UserError where nothing can listen there: a port out of range or taken, an address of another machine."""
+    if not 0 <= address.port <= 65535:
+        raise UserError(f"--port cannot be {address.port}", expected="a number from 0 (any free one) to 65535")
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        socket.create_server((address.host, address.port), family=family).close()
+    except OSError as error:
+        raise UserError(f"{address.host} port {address.port} cannot be listened on: {error.strerror}",
+                        fix="choose another --port, or another --host") from None
+
+
 def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
@@ -70,6 +83,7 @@ def serve(bundles: Sequence[Path], address: Address, *, keys: KeyFile | None = N
     `trust` is the public key that must have signed every bundle. Raises UserError.
     """
     check_address(address, keys, without_keys)
+    check_free(address)
     models = Models(bundles, challenger, share, shadow is not None, load=partial(load, trust=trust))
     service = Service(models, Batcher(queue=queue, deadline=deadline),
                       shadow_log=None if shadow is None else ShadowLog(shadow))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -111,17 +110,8 @@ def reproduce(view: View) -> Markup:
 
 
 def _command(view: View) -> Markup:
-    source = view.get("data", "source")
-    if view.get("command"):
-        return h("pre", h("code", inert(view.get("command"))))
-    if source is None:
-        return Markup()
-    words = ["outdo", "improve", str(source)]
-    if view.get("task"):
-        words += ["--task", str(view.get("task"))]
-    if view.get("seed") is not None:
-        words += ["--seed", str(view.get("seed"))]
-    return h("pre", h("code", shlex.join(words)))
+    command = view.get("command")
+    return h("pre", h("code", inert(command))) if command else Markup()
 
 
 def _facts(view: View) -> Markup:

@@ -102,6 +102,9 @@ def contestant(name: str, rival: Rival, ground: Ground) -> Contestant:
     if model is not None and len(ground.trial):
         remarks += tried(model, rival, ground.trial)
     answers = aligned(name, rival.answer(ground.ids, ground.inputs), columns, len(ground.classes), ground.ids)
+    if np.isin(answers, (0, 1)).all():
+        remarks.append("gives no probabilities: every answer counts as 100 % sure, so calibration, log loss, Brier "
+                       "score and selective risk say nothing about it")
     return Contestant(name, "rival", stored(answers), model, {"remarks": remarks})
 
 
