@@ -23,7 +23,8 @@ SHARE = 0.6  # of the time left that trials have; the rest is for confirming the
 LIMIT = 0.1  # of the trials' time that a single one may take
 LEAST_SECONDS = 30.0  # that a trial may always take
 SAVE_SECONDS = 5.0
-KEPT, MORE = "the best so far, without a search, is kept in the run's folder", "more --minutes, or a smaller --depth"
+KEPT = "the best so far, without a search, is kept in the run's folder"
+MORE = "the same command with --resume and more --minutes goes on from there; a smaller --depth needs less"
 
 
 @dataclass(frozen=True)
