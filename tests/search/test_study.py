@@ -394,6 +394,21 @@ def test_the_second_fold_is_none_that_chose(tmp_path):
     assert set(bench.study.codes[second.validation]) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("which", ["train", "validation"])
+def test_what_is_kept_of_a_fold_is_that_folds(which):
+    """As many examples that begin with the same one may still be others."""
+    bench, _ = bench_and_aim()
+    depth, size = bench.study.backbone.depth, bench.sizes[0]
+    indices = getattr(bench.first, which)
+    others = np.append(indices[:1], np.setdiff1d(np.arange(len(bench.study.codes)), indices)[: len(indices) - 1])
+    kept = []
+    for part in (indices[: len(others)], others):
+        kept.append(bench._at(size, 0, part)[depth].arrays["x"][np.arange(len(part))])
+        expected = bench.features[size].activations([depth], part)[depth].arrays["x"][np.arange(len(part))]
+        assert np.array_equal(kept[-1], expected)
+    assert not np.array_equal(*kept)
+
+
 def row(number, first, second):
     return {"trial": number, "first": {"loss": first, "accuracy": 1.0}, "second": {"loss": second, "accuracy": 1.0}}
 

@@ -155,7 +155,7 @@ class Workbench:
         return [0, 1, *(2 + i for i, strength in enumerate(VARIANTS) if strength <= augmentation + 1e-9)]
 
     def _at(self, size: int | None, view: int, indices: np.ndarray) -> dict[int, Activations]:
-        key = size, view, len(indices), int(indices[0])
+        key = size, view, indices.tobytes()
         if key not in self._states:
             depth = self.study.backbone.depth
             self._states[key] = self.features[size].activations(range(depth - self.deepest, depth + 1), indices, view)

@@ -22,7 +22,6 @@ from torch.nn import functional as F
 from outdo.contracts import State
 from outdo.recipe import Recipe
 
-NAMES = ("standard", "adversarial", "trades")
 TRADE = 6.0  # the weight of the moved answers in TRADES, as in the paper
 TYPICAL = 0.225  # standard deviation of pixels in 0..1, where there are none
 
