@@ -253,9 +253,12 @@ def test_everything_is_computed_anew(photos, tmp_path, monkeypatch):
 
 
 def test_the_winner_of_a_search_is_trained_again(photos, tmp_path, monkeypatch):
+    from outdo.search import confirm
     from outdo.search.workbench import Workbench
 
-    monkeypatch.setattr("outdo.search.confirm.handicap", lambda confirmed: -100.0)  # the winner wins
+    judged = confirm.judged  # one that is not the default recipe, which stands first, wins on both folds and after them
+    monkeypatch.setattr(confirm, "judged", lambda rows: {**judged(rows), "chosen": rows[-1]["trial"]})
+    monkeypatch.setattr(confirm, "handicap", lambda confirmed: -100.0)
     first = outdo.improve(photos, start_from="tiny-image", minutes=2, epochs=1, search="random", trials=4,
                           learning_rate="1e-4..1e-2", out=tmp_path / "r")
     assert first.report.name("after") == "searched"

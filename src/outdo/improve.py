@@ -255,7 +255,7 @@ def answering(study: Any, before: Any, after: Any, others: Sequence[Any], again:
     from outdo.evaluation.predictions import stored
     from outdo.training import evidence
 
-    members = evidence.members(study)
+    members = evidence.members(study.train, study.seed)
 
     def own(trained: Any, role: Any) -> Contestant:
         same = trained.model.parts is before.model.parts  # it was not outdone: one model under another name
@@ -309,7 +309,7 @@ def explained(study: Any, test: TestSet, contestants: Sequence[Contestant], fact
     sides = [c.predictions.labels for c in contestants if c.role in ("before", "after")]
     wrong = np.flatnonzero(np.any([labels != test.codes for labels in sides], axis=0))[:evidence.MOST]
     near = evidence.nearest(study, facts["test"][wrong], facts["ids"])
-    return replace(test, audit=evidence.audit(study, evidence.members(study), facts["test"])), near
+    return replace(test, audit=evidence.audit(study, evidence.members(study.train, study.seed), facts["test"])), near
 
 
 def notes(study: Any, after: Contestant, again: int) -> list[str]:

@@ -298,19 +298,19 @@ def answers(name: str, said: Any, run: Run | None, field: Field) -> Contestant:
 
 def held_out(run: Run, model: Any, data: Dataset) -> Answers | None:
     """The answers on validation by which the model was chosen, of fits that had not seen it."""
-    from outdo.deploy.export import held_out as stored
+    from outdo.evaluation import predictions
 
-    known = stored(run.folder, model)
+    known = predictions.held_out(run.folder, model)
     truth = picked(data, splits_of(run)["validation"], model.classes).codes
     return None if known is None else Answers(Predictions(known), truth)
 
 
 def remembered(run: Run, model: Any, data: Dataset) -> Answers:
     """The model's answers on as many of the examples that it was trained on as an audit of privacy is shown."""
-    from outdo.training.evidence import MOST
+    from outdo.training import evidence
 
     train = splits_of(run)["train"]
-    some = np.sort(np.random.default_rng(run.state["settings"]["seed"]).permutation(len(train))[:MOST])
+    some = evidence.members(np.arange(len(train)), run.state["settings"]["seed"])
     part = picked(data, [train[i] for i in some], model.classes)
     return Answers(Predictions(model.predict(part.inputs)), part.codes)
 

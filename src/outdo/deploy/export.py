@@ -22,10 +22,10 @@ from outdo.deploy.bundle import Bundle
 from outdo.deploy.examples import Examples, read_examples, spread
 from outdo.deploy.predictor import BundlePredictor, reader_of
 from outdo.errors import BundleError, MissingExtra, UserError
-from outdo.evaluation.calibration import apply
+from outdo.evaluation.predictions import held_out
 from outdo.evaluation.thresholds import thresholds
-from outdo.runs import HELD_OUT, Run
-from outdo.storage import as_json, read_json, read_tensors
+from outdo.runs import Run
+from outdo.storage import as_json, read_json
 from outdo.training.model import Model
 
 AGREE = 0.999  # of validation labels, torch against ONNX in float32
@@ -239,14 +239,6 @@ class Draft:
 
     def accuracy(self, probabilities: np.ndarray) -> float:
         return float((probabilities.argmax(1) == self.examples.codes).mean())
-
-
-def held_out(folder: Path, model: Model) -> np.ndarray | None:
-    """(n, C) probabilities of validation, from fits that had not seen it; None where a run kept none."""
-    if not (folder / HELD_OUT).exists():
-        return None
-    tensors, note = read_tensors(folder / HELD_OUT)
-    return apply(tensors["outputs"].numpy(), model.temperature) if note["model"] == model.name else None
 
 
 def alike(one: np.ndarray, other: np.ndarray) -> dict[str, float]:

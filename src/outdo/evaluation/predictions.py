@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from outdo.contracts import Contestant, Predictions, TestSet
 from outdo.data.inputs import texts
 from outdo.errors import RunError
-from outdo.storage import replacing
+from outdo.runs import HELD_OUT
+from outdo.storage import read_tensors, replacing
 
 FILE = "predictions.parquet"
 
@@ -65,3 +67,14 @@ def read(folder: Path) -> tuple[TestSet, list[Contestant]]:
 
 def of_role(contestants: Sequence[Contestant], role: str) -> Contestant:
     return next(c for c in contestants if c.role == role)
+
+
+def held_out(folder: Path, model: Any) -> np.ndarray | None:
+    """(n, C) a run's probabilities of validation, from fits that had not seen it; None where none of `model` (Model)
+    were kept."""
+    from outdo.evaluation.calibration import apply
+
+    if not (folder / HELD_OUT).exists():
+        return None
+    tensors, note = read_tensors(folder / HELD_OUT)
+    return apply(tensors["outputs"].numpy(), model.temperature) if note["model"] == model.name else None

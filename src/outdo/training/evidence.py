@@ -16,9 +16,9 @@ from outdo.training.model import unit
 MOST = 500  # training examples that an audit of privacy is shown, and wrong answers whose neighbours are looked up
 
 
-def members(study: Study) -> np.ndarray:
-    """At most MOST of the training examples, as indices."""
-    return np.sort(np.random.default_rng(study.seed).permutation(study.train)[:MOST])
+def members(train: np.ndarray, seed: int) -> np.ndarray:
+    """At most MOST of the training examples, which are given as indices."""
+    return np.sort(np.random.default_rng(seed).permutation(train)[:MOST])
 
 
 def held_out(study: Study, trained: Trained) -> Answers:
