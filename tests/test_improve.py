@@ -10,6 +10,7 @@ import outdo
 from outdo.errors import BackboneError, DataError, Interrupted, PluginError, RecipeError, RunError
 from outdo.evaluation import predictions
 from outdo.evaluation import report as reporting
+from outdo.evaluation.page.words import WORDS
 from pictures import saved
 
 
@@ -183,6 +184,7 @@ def test_everything_is_a_baseline_when_asked(tmp_path):
     result = outdo.improve(source, start_from="tiny-image", minutes=2, epochs=1, baselines="all", out=tmp_path / "run")
     names = {c["name"] for c in result.report.content["contestants"] if c["role"] == "baseline"}
     assert names == {"majority class", "nearest neighbours", "small network from scratch", "plain full fine-tune"}
+    assert {f"name.{name}" for name in names} <= set(WORDS), "the page says them in Chinese too"
 
 
 def test_a_rival_by_labels_and_one_by_probabilities(photos, tmp_path):

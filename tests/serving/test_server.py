@@ -299,7 +299,7 @@ def test_a_port_that_is_none_or_taken_is_refused():
     for port in (-5, 99999):
         with pytest.raises(UserError, match=r"from 0 .* to 65535"):
             check_free(Address(port=port))
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="Choose another --port"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match=r"in use\. Choose another"):
         check_free(Address(port=taken.getsockname()[1]))
     check_free(Address(port=0))
 

@@ -63,7 +63,8 @@ def check_free(address: Address) -> None:
     try:
         socket.create_server((address.host, address.port), family=family).close()
     except OSError as error:
-        raise UserError(f"{address.host} port {address.port} cannot be listened on: {error.strerror}",
+        why = str(error.strerror).partition(" (while")[0]  # Python adds the address, which is said here already
+        raise UserError(f"{address.host} port {address.port} cannot be listened on: {why}",
                         fix="choose another --port, or another --host") from None
 
 

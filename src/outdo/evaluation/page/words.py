@@ -404,6 +404,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "rung.search": ("search", "搜索"),
     "rung.choice": ("choice", "选择"),
     "name.linear probe": ("linear probe", "线性探针"),
+    "name.linear probe (not outdone)": ("linear probe (not outdone)", "线性探针（未被超过）"),
     "name.fine-tuned": ("fine-tuned", "微调模型"),
     "name.searched": ("searched", "搜索所得"),
     "name.searched, fine-tuned": ("searched, fine-tuned", "搜索所得，微调"),
@@ -411,7 +412,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "name.majority class": ("majority class", "多数类"),
     "name.nearest neighbours": ("nearest neighbours", "k 近邻"),
     "name.better probe": ("better probe", "更好的探针"),
-    "name.from scratch": ("from scratch", "从零训练"),
+    "name.small network from scratch": ("small network from scratch", "从零训练的小网络"),
     "name.plain full fine-tune": ("plain full fine-tune", "普通全量微调"),
 }
 
