@@ -54,6 +54,7 @@ def files(tmp_path):
     return [tmp_path / name for name in said]
 
 
+REPORTED = "!document.getElementById('report').hidden"  # it is fetched after the desk is shown
 ANSWERED = "document.getElementById('time').innerText && !document.querySelector('.busy')"
 
 
@@ -168,6 +169,7 @@ def test_chinese_and_back(page, files):
 
 
 def test_the_report_is_shown(page):
+    page.until(REPORTED)
     assert "accuracy" in page.text("axes")
     assert "better" in page.text("axes")
     assert "60 test examples" in page.text("report-note")
@@ -230,4 +232,5 @@ def test_a_key_is_asked_for(tab, tmp_path, files):
         tab.choose("#file-one", files[0])
         tab.until(ANSWERED)
         assert tab.text("verdict") == "light"
+        tab.until(REPORTED)
         assert "accuracy" in tab.text("axes")
