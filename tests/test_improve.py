@@ -1,16 +1,21 @@
 """The main job on tiny stand-ins: images and texts through the same flow, the seal, resuming, comparing, mistakes."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import outdo
+from outdo.climb import preferred
 from outdo.errors import BackboneError, DataError, Interrupted, PluginError, RecipeError, RunError
 from outdo.evaluation import predictions
 from outdo.evaluation import report as reporting
 from outdo.evaluation.page.words import WORDS
+from outdo.recipe import Recipe
+from outdo.training.contestants import Trained
 from pictures import saved
 
 
@@ -114,6 +119,14 @@ def test_a_model_that_was_not_outdone_is_not_told_apart_by_a_clock(photos, tmp_p
     same = names["after"].endswith("(not outdone)")
     assert all((v[names["before"]] == v[names["after"]]) == same for v in timed.values())
     assert len(timed) == 2
+
+
+@pytest.mark.parametrize(("share", "chosen"), [(0.0, "probe"), (0.25, "tuned"), (None, "tuned")])
+def test_a_fine_tune_that_validation_led_all_the_way_back_is_not_chosen(share, chosen):
+    sides = {"probe": 0.5, "tuned": 4.0}
+    probe, tuned = (Trained(SimpleNamespace(name=name), np.array([[sure, 0.0]]), "") for name, sure in sides.items())
+    study = SimpleNamespace(recipe=Recipe(), truth=np.array([0]))
+    assert preferred(study, probe, replace(tuned, share=share)).model.name == chosen
 
 
 def test_the_stored_model_answers_as_in_the_report(run, photos):

@@ -315,7 +315,7 @@ def predict(args: argparse.Namespace) -> None:
     if wrong:
         for reason in wrong[:20]:
             say(f"outdo: {reason}")
-        raise UserError(f"{len(wrong)} inputs could not be read")
+        raise UserError(f"{len(wrong)} {'input' if len(wrong) == 1 else 'inputs'} could not be read")
 
 
 def answering(args: argparse.Namespace) -> tuple[Any, Any]:

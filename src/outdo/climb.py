@@ -54,17 +54,22 @@ def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish 
     facts["findings"] += suspects(study, probed, facts["ids"])
     study.let_go()
     why = "the least loss on validation" if study.recipe.objective == "standard" else "what was asked for"
+    if wished is None and plan is not None and tuned.share == 0 and best is probed:
+        why = "validation led the fine-tune all the way back"
     say("choice", f"{best.model.name}: {why}", c.accuracy_of(best.outputs, study.truth))
     return before, named_apart(best, before), others, history
 
 
 def preferred(study: Any, best: Any, tuned: Any) -> Any:
     """The one of least loss on validation; but what was trained to withstand attacks is what was asked for, and the
-    plain loss does not see what it is good for."""
+    plain loss does not see what it is good for. A fine-tune that validation led all the way back is a probe without
+    what the better one has learnt from validation: it stays behind."""
     from outdo.training.contestants import loss_of
 
     if study.recipe.objective != "standard":
         return tuned
+    if tuned.share == 0:
+        return best
     return min((best, tuned), key=lambda t: loss_of(t.outputs, study.truth))
 
 

@@ -94,7 +94,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """`did you mean 'x'? ` when a name is close to a valid one, and always the valid names (the first twelve)."""
     known = sorted(names)
     lowered = {k.lower(): k for k in known}
-    close = difflib.get_close_matches(str(name).lower(), list(lowered), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name).lower(), list(lowered), n=1, cutoff=0.6)
     hint = f"did you mean '{lowered[close[0]]}'? " if close else ""
     listed = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
     return f"{hint}valid: {listed}" if known else f"{hint}there are none"

@@ -56,7 +56,7 @@ def test_what_cannot_be_read_is_told_after_all_others_were_answered(folder, tmp_
     told = capsys.readouterr()
     assert [line.split("\t")[0] for line in told.out.splitlines()] == ["cat", "dog"]
     assert "aa.png: not an image" in told.err
-    assert "1 inputs could not be read" in told.err
+    assert "1 input could not be read" in told.err
 
 
 def test_texts(tmp_path, capsys):

@@ -223,6 +223,8 @@ def test_named_twice_and_unknown_sorts(tmp_path):
         rivals.named([tmp_path / "model.onnx", str(tmp_path / "model.onnx")])
     with pytest.raises(DataError, match=r"[Dd]id you mean '.*model\.onnx'"):
         rivals.named([str(tmp_path / "modle.onn")])
+    with pytest.raises(DataError, match=r"[Dd]id you mean '.*model\.onnx'"):
+        rivals.named([str(tmp_path / "modle.onnx?size=9")])
     (tmp_path / "model.pkl").touch()
     with pytest.raises(DataError, match="of no sort that outdo knows"):
         rivals.named([str(tmp_path / "model.pkl")])

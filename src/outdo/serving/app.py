@@ -106,6 +106,7 @@ class Routes:
     async def predict(self, request: Request) -> Response:
         """An image as it is, a form with files, or JSON with texts; answered in plain JSON."""
         begin = time.monotonic()
+        only(request, "model", "version", "top")
         top = whole(request.query_params.get("top", "5"), 1, 10_000, "top")
         served = self.served(request)
         async with self.body(request) as body:
@@ -133,6 +134,7 @@ class Routes:
 
     async def explain(self, request: Request) -> Response:
         """Where in one image the answer comes from."""
+        only(request, "model", "version")
         model = self.served(request).champion
         if model.kind != "image":
             raise HTTPException(400, f"'{model.name}' answers texts; only images have a heat map")
@@ -280,6 +282,13 @@ def whole_image(data: bytes, limits: Limits) -> np.ndarray:
 
 def note_items(request: Request, count: int) -> None:
     request.scope["note"]["items"] = count
+
+
+def only(request: Request, *names: str) -> None:
+    """Raises HTTPException 400 for a parameter of the query that would change nothing."""
+    for said in request.query_params:
+        if said not in names:
+            raise HTTPException(400, f"no parameter '{said[:100]}'; {nearest(said[:100], names)}")
 
 
 def whole(said: str, low: int, high: int, name: str) -> int:

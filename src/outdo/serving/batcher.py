@@ -18,6 +18,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from outdo.errors import DataError
+
 T = TypeVar("T")
 AHEAD = 32  # requests that are decoded before their turn: decoded they take more memory
 
@@ -132,6 +134,14 @@ class Batcher:
         finally:
             self.pending -= count
 
+    async def _decoded(self, model: Model, inputs: Sequence[bytes | str], at: int) -> np.ndarray:
+        try:
+            return await self.decode(model, inputs[at])
+        except DataError as error:
+            if len(inputs) == 1:
+                raise
+            raise DataError(f"input {at + 1} of {len(inputs)}: {error}") from None
+
     def _decode(self, model: Model, data: bytes | str) -> np.ndarray:
         self.check(data)
         return model.decode(data)
@@ -139,7 +149,7 @@ class Batcher:
     async def _decode_and_run(self, model: Model, inputs: Sequence[bytes | str]) -> np.ndarray:
         since = time.monotonic()
         async with self._ahead:
-            items = await asyncio.gather(*(self.decode(model, data) for data in inputs))
+            items = await asyncio.gather(*(self._decoded(model, inputs, at) for at in range(len(inputs))))
             size = sum(item.nbytes for item in items)
             if self.held + size > self.memory:
                 raise Busy(self.wait())

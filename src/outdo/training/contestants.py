@@ -109,6 +109,7 @@ class Trained:
     held_out: np.ndarray | None = None  # (len(known), C) where every known example has one
     blind: probe.Linear | None = None  # a linear probe fitted without validation, where there was one
     features: Features | None = None  # its own, where they are not the study's
+    share: float | None = None  # of the way from the pretrained weights, where it was fine-tuned
 
 
 def majority(study: Study) -> Trained:
@@ -246,7 +247,7 @@ def fitted(study: Study, trainer: Trainer, backbone: Backbone, name: str, seen: 
     words = f"{len(history)} epochs, {share:.0%} of the way from the pretrained weights"
     words += f", at {size} pixels" if size else ""
     return Trained(study.model(name, [(1.0, network)], backbone), outputs(size), words, history,
-                   features=study.features)
+                   features=study.features, share=share)
 
 
 def with_words(study: Study, network: Trained, better: Trained) -> Trained:

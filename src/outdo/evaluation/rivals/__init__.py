@@ -64,7 +64,7 @@ def find(said: Any) -> RivalSort:
         if sort.accepts(said):
             return sort  # type: ignore[no-any-return]
     known = "; ".join(sort.summary for sort in plugins.load_all("rivals").values())
-    path = Path(said) if isinstance(said, str | Path) else None
+    path = Path(str(said).partition("?")[0]) if isinstance(said, str | Path) else None  # what follows ? are options
     if path is not None and not path.exists():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         close = difflib.get_close_matches(path.name, beside, n=1)

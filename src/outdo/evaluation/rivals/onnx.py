@@ -26,7 +26,8 @@ class Onnx:
     summary = "an .onnx file, `model.onnx?normalise=imagenet&classes=ant,bee` where it has to be told"
 
     def accepts(self, said: Any) -> bool:
-        return isinstance(said, str | Path) and str(said).partition("?")[0].lower().endswith(".onnx")
+        path = Path(str(said).partition("?")[0]) if isinstance(said, str | Path) else None
+        return path is not None and path.suffix.lower() == ".onnx" and path.is_file()
 
     def meet(self, said: Any, ground: Ground) -> Rival:
         path, options = _pixels.parted(str(said))
