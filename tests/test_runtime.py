@@ -53,6 +53,16 @@ print(faults() - before)
     assert int(faults_before) > 10 * max(1, int(faults))
 
 
+@pytest.mark.parametrize(("said", "expected"), [
+    ({}, runtime.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None"),
+    ({runtime.SWITCH: "waiting"}, "None")])
+def test_threads_wait_briefly_unless_told_otherwise(said, expected, monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    code = "import os; from outdo import runtime; runtime.prepare(); print(os.environ.get('GOMP_SPINCOUNT'))"
+    assert run(code, **said) == [expected]
+
+
 def test_elsewhere_nothing_is_done(monkeypatch):
     monkeypatch.setattr(runtime, "_allocator", "system")
     monkeypatch.setattr(runtime.sys, "platform", "darwin")
