@@ -395,6 +395,18 @@ def test_the_heat_map_is_hottest_where_the_answer_comes_from(client):
     assert heat[:, :3].max() == 0
 
 
+def test_what_is_explained_is_the_answer_that_predict_gives(client):
+    class Small(Brightness):
+        def probabilities(self, items):
+            light = np.array([0.9 if item.shape == (16, 16, 3) else 0.6 for item in items])  # decoded by itself, or whole
+            return np.stack([1 - light, light], 1)
+
+    ask = client(Small())
+    (answer,) = ask.post("/predict", content=picture(230), headers=PNG).json()["answers"]
+    explained = ask.post("/explain", content=picture(230), headers=PNG).json()
+    assert (explained["label"], explained["probability"]) == (answer["label"], answer["probability"]) == ("light", 0.9)
+
+
 def test_texts_have_no_heat_map(client):
     assert client().post("/explain?model=lengths", json={"text": "hi"}).status_code == 400
 

@@ -142,17 +142,18 @@ class Routes:
         async with self.body(request) as body:
             data = one_image(await read_inputs(body, request.headers, "image", self.service.limits))
             image = await batcher.aside(whole_image, data, self.service.limits)
-        before = (await batcher.run(model, [image]))[0]
-        best = int(before.argmax())
+            answer = (await batcher.answer(model, [data]))[0]  # as /predict gives it
+        best = int(answer.argmax())
+        before = (await batcher.run(model, [image]))[0, best]
         shape = occlusion.grid(image)
-        note_items(request, 1 + math.prod(shape))
+        note_items(request, 2 + math.prod(shape))
         after = []
         copies = occlusion.covered(image)
         while part := [*itertools.islice(copies, batcher.most // 2 or 1)]:  # others get their turn in between
             after.append(await batcher.run(model, part))
-        lost = occlusion.heat(float(before[best]), np.concatenate(after)[:, best], shape)
+        lost = occlusion.heat(float(before), np.concatenate(after)[:, best], shape)
         return JSONResponse({"model": model.name, "version": model.version, "label": str(model.classes[best]),
-                             "probability": float(before[best]), "heat": lost.astype(float).round(4).tolist()})
+                             "probability": float(answer[best]), "heat": lost.astype(float).round(4).tolist()})
 
     @contextlib.asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:
