@@ -396,9 +396,9 @@ def test_the_heat_map_is_hottest_where_the_answer_comes_from(client):
 
 
 def test_what_is_explained_is_the_answer_that_predict_gives(client):
-    class Small(Brightness):
+    class Small(Brightness):  # surer of what it decoded itself
         def probabilities(self, items):
-            light = np.array([0.9 if item.shape == (16, 16, 3) else 0.6 for item in items])  # decoded by itself, or whole
+            light = np.array([0.9 if item.shape == (16, 16, 3) else 0.6 for item in items])
             return np.stack([1 - light, light], 1)
 
     ask = client(Small())
