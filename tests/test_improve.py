@@ -15,7 +15,7 @@ from outdo.evaluation import predictions
 from outdo.evaluation import report as reporting
 from outdo.evaluation.page.words import WORDS
 from outdo.recipe import Recipe
-from outdo.training.contestants import Trained
+from outdo.training.contestants import Trained, losses_of, outdoes
 from pictures import saved
 
 
@@ -124,9 +124,25 @@ def test_a_model_that_was_not_outdone_is_not_told_apart_by_a_clock(photos, tmp_p
 @pytest.mark.parametrize(("share", "chosen"), [(0.0, "probe"), (0.25, "tuned"), (None, "tuned")])
 def test_a_fine_tune_that_validation_led_all_the_way_back_is_not_chosen(share, chosen):
     sides = {"probe": 0.5, "tuned": 4.0}
-    probe, tuned = (Trained(SimpleNamespace(name=name), np.array([[sure, 0.0]]), "") for name, sure in sides.items())
-    study = SimpleNamespace(recipe=Recipe(), truth=np.array([0]))
-    assert preferred(study, probe, replace(tuned, share=share)).model.name == chosen
+    probe, tuned = (Trained(SimpleNamespace(name=name), np.array([[sure, 0.0]] * 2), "")
+                    for name, sure in sides.items())
+    study = SimpleNamespace(recipe=Recipe(), truth=np.array([0, 0]))
+    assert preferred(study, probe, replace(tuned, share=share))[0].model.name == chosen
+
+
+@pytest.mark.parametrize(("gains", "expected"), [
+    ([1.0, 1.0, 1.0, 1.0], True), ([2.0, -1.0, 1.0, -1.0], False), ([0.1] * 400, True), ([-0.1, -0.1], False),
+    ([1.0], True), ([0.0], False)])
+def test_a_fine_tune_has_to_lead_by_more_than_luck(gains, expected):
+    """Outputs whose losses differ by `gains`, more or less."""
+    truth = np.zeros(len(gains), int)
+    champion = np.array([[0.0, 0.0]] * len(gains))
+    challenger = np.array([[gain, 0.0] for gain in gains])
+    found = outdoes(challenger, champion, truth)
+    losses = losses_of(champion, truth) - losses_of(challenger, truth)
+    assert found is expected
+    assert not (found and outdoes(champion, challenger, truth))
+    assert not outdoes(challenger, champion, truth, handicap=float(losses.max()))
 
 
 def test_the_stored_model_answers_as_in_the_report(run, photos):

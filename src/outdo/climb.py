@@ -15,6 +15,7 @@ from outdo.runs import HELD_OUT, Log, Run
 from outdo.search.wish import Wish
 from outdo.storage import cache_folder
 
+BEST = "the least loss on validation"
 UNSEARCHED = 1 / 3  # the share of the time that the default recipe gets before a search
 SMALL_NETWORKS = {"image": "tiny-image", "text": "tiny-text"}  # what is trained from scratch with --baselines all
 
@@ -37,40 +38,42 @@ def climbed(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish 
     kept(run, best)
     say.stage("probe", start)
 
-    start, history = run.spent(), []
+    start, history, why = run.spent(), [], BEST
     plan = planned(run, say, study, study.recipe, share=1.0 if wished is None else UNSEARCHED)
     if plan is not None:
         blind = c.blind_probe(study, before)
         tuned = c.fine_tuned(study, plan, study.recipe, start=blind, checkpoint=run.folder / "checkpoint.safetensors")
         history, tuned = tuned.history, c.with_words(study, tuned, best)
-        best = preferred(study, best, scored(say, study, "fine-tune", tuned))
+        best, why = preferred(study, best, scored(say, study, "fine-tune", tuned))
         kept(run, best)
     say.stage("fit", start)
     if wished is not None:
         others.append(under_name(best, "default recipe"))
         best, history = searched(run, say, study, facts, wished, before, best, probed)
+        why = BEST
     if everything:
         others += dearer(say, study, plan)
     facts["findings"] += suspects(study, probed, facts["ids"])
     study.let_go()
-    why = "the least loss on validation" if study.recipe.objective == "standard" else "what was asked for"
-    if wished is None and plan is not None and tuned.share == 0 and best is probed:
-        why = "validation led the fine-tune all the way back"
     say("choice", f"{best.model.name}: {why}", c.accuracy_of(best.outputs, study.truth))
     return before, named_apart(best, before), others, history
 
 
-def preferred(study: Any, best: Any, tuned: Any) -> Any:
-    """The one of least loss on validation; but what was trained to withstand attacks is what was asked for, and the
-    plain loss does not see what it is good for. A fine-tune that validation led all the way back is a probe without
-    what the better one has learnt from validation: it stays behind."""
-    from outdo.training.contestants import loss_of
+def preferred(study: Any, best: Any, tuned: Any) -> tuple[Any, str]:
+    """(the best so far or the fine-tune, why). A fine-tune has to lead on validation by more than luck explains, and
+    one that validation led all the way back is a probe without what the better one has learnt from validation. But what
+    was trained to withstand attacks is what was asked for, and the plain loss does not see what it is good for."""
+    from outdo.training.contestants import loss_of, outdoes
 
     if study.recipe.objective != "standard":
-        return tuned
+        return tuned, "what was asked for"
     if tuned.share == 0:
-        return best
-    return min((best, tuned), key=lambda t: loss_of(t.outputs, study.truth))
+        return best, "validation led the fine-tune all the way back"
+    if loss_of(tuned.outputs, study.truth) >= loss_of(best.outputs, study.truth):
+        return best, BEST
+    if not outdoes(tuned.outputs, best.outputs, study.truth):
+        return best, "the fine-tune leads on validation by less than a standard error, which luck explains"
+    return tuned, BEST
 
 
 def scored(say: Log, study: Any, rung: str, trained: Any) -> Any:
@@ -112,15 +115,17 @@ def searched(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish
     if found.study is not study:  # its own probes, for what starts from them or stands beside them
         study, before = found.study, c.linear_probe(found.study)
         probed = c.better_probe(study)
-    tried = [(best, study.recipe, 0.0),
-             (scored(say, study, "search", c.with_words(study, found.trained, probed)), found.recipe, found.handicap)]
+    tried = [(scored(say, study, "search", c.with_words(study, found.trained, probed)), found.recipe, found.handicap)]
     recipe = find.promoted(found.recipe, study.recipe)
     plan = planned(run, say, study, recipe, name="plan of the winner")
     if plan is not None:
         tuned = c.fine_tuned(study, plan, recipe, "searched, fine-tuned", start=c.blind_probe(study, before),
                              checkpoint=run.folder / "search" / "checkpoint.safetensors")
         tried.append((scored(say, study, "fine-tune", c.with_words(study, tuned, probed)), recipe, 0.0))
-    won, facts["recipe"], _ = min(tried, key=lambda one: c.loss_of(one[0].outputs, study.truth) + one[2])
+    won, facts["recipe"] = best, study.recipe
+    for trained, own, handicap in tried:
+        if c.outdoes(trained.outputs, won.outputs, study.truth, handicap):
+            won, facts["recipe"] = trained, own
     kept(run, won)
     say.stage("search", start)
     return won, won.history
@@ -184,7 +189,7 @@ def reseeded(run: Run, say: Log, study: Any, facts: Mapping[str, Any], seed: int
     plan = planned(run, None, again, recipe, name="plan" if recipe is study.recipe else "plan of the winner")
     if plan is not None:
         tuned = c.fine_tuned(again, plan, recipe, start=c.blind_probe(again, before))
-        best = preferred(again, best, c.with_words(again, tuned, best))
+        best, _ = preferred(again, best, c.with_words(again, tuned, best))
     again.let_go()
     best = scored(say, again, f"seed {seed}", best)
     say.stage("other seeds", start)

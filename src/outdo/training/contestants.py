@@ -176,9 +176,23 @@ def _blend(dense: np.ndarray, beside: np.ndarray, truth: np.ndarray) -> tuple[fl
 def loss_of(outputs: np.ndarray, truth: np.ndarray) -> float:
     """Mean negative log-likelihood after the temperature that suits best: how good the ranking and the odds are, not
     how loud."""
-    logits = torch.from_numpy(np.asarray(outputs, np.float32))
-    target = torch.from_numpy(truth)
-    return min(float(torch.nn.functional.cross_entropy(logits * scale, target)) for scale in np.geomspace(0.1, 10, 25))
+    return float(losses_of(outputs, truth).mean())
+
+
+def losses_of(outputs: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The same of each example, (n,)."""
+    logits, target = torch.from_numpy(np.asarray(outputs, np.float32)), torch.from_numpy(truth)
+    scaled = (torch.nn.functional.cross_entropy(logits * scale, target, reduction="none")
+              for scale in np.geomspace(0.1, 10, 25))
+    return min(scaled, key=lambda losses: float(losses.mean())).numpy()  # type: ignore[no-any-return]
+
+
+def outdoes(challenger: np.ndarray, champion: np.ndarray, truth: np.ndarray, handicap: float = 0.0) -> bool:
+    """Whether outputs (n, C) have less loss by more than the standard error of the difference in pairs, `handicap`
+    nats being taken off first. The one-standard-error rule (Breiman et al. 1984): what was chosen in many ways on
+    these examples leads by luck, and the simpler model stays where that may be all."""
+    gain = losses_of(champion, truth) - losses_of(challenger, truth) - handicap
+    return bool(gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain))) if len(gain) > 1 else bool(gain.mean() > 0)
 
 
 def accuracy_of(outputs: np.ndarray, truth: np.ndarray) -> float:
