@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from outdo import storage
 from outdo.errors import RunError
 from outdo.storage import RowStore, evict, read_json, read_tensors, replacing, write_json, write_tensors
 
@@ -87,9 +90,62 @@ def test_a_torn_tail_costs_the_last_row(tmp_path, torn):
     assert np.array_equal(again.rows(list("acd"))[np.arange(3)], [[0, 1, 2, 3], [1] * 4, [1] * 4])
 
 
+def test_a_key_that_outlived_its_row_never_vouches_for_another(tmp_path, monkeypatch):
+    RowStore(tmp_path, (4,), np.float64).append(list("abcd"), np.arange(16.0).reshape(4, 4))
+    os.truncate(tmp_path / "rows.bin", 2 * 32)  # a power failure
+    store, others = RowStore(tmp_path, (4,), np.float64), RowStore(tmp_path, (4,), np.float64)
+    write = storage.write_all
+
+    def killed(handle, data, offset):
+        if handle == store._keys:
+            raise KeyboardInterrupt
+        write(handle, data, offset)
+
+    monkeypatch.setattr(storage, "write_all", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.append(["new", "newer"], np.ones((2, 4)))
+    for found in (others, RowStore(tmp_path, (4,), np.float64)):
+        assert found.find([*"abcd", "new"]).tolist() == [0, 1, -1, -1, -1]
+    others.append(["new"], np.full((1, 4), 7.0))
+    assert store.rows(["a", "new"])[np.arange(2)].tolist() == [[0, 1, 2, 3], [7] * 4]
+
+
 def test_the_least_recently_used_cache_goes_first(tmp_path):
     for i, name in enumerate(["old", "new"]):
         RowStore(tmp_path / name, (100,), np.float64).append(["x"], np.ones((1, 100)))
         os.utime(tmp_path / name, (1e9 + i, 1e9 + i))
     evict(tmp_path, keep_bytes=900)
     assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_store_that_holds_another_is_removed_with_it(tmp_path):
+    old = time.time() - 7200
+    names = ["pixels", "pixels/about", "other"]
+    for name in names:
+        RowStore(tmp_path / name, (100,), np.float64).append(["x"], np.ones((1, 100)))
+    for i, name in enumerate(names):
+        os.utime(tmp_path / name, (old + i, old + i))
+    evict(tmp_path, keep_bytes=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_another_run_removes_is_passed_over(tmp_path, monkeypatch):
+    for i, name in enumerate("abc"):
+        RowStore(tmp_path / name, (100,), np.float64).append(["x"], np.ones((1, 100)))
+        os.utime(tmp_path / name, (1e9 + i, 1e9 + i))
+    remove = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **how: [remove(tmp_path / name) for name in "ab"
+                                                               if (tmp_path / name).exists()])
+    evict(tmp_path, keep_bytes=900)
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_store_that_is_being_filled_is_in_use(tmp_path):
+    store = RowStore(tmp_path / "a", (4,), np.float64)
+    os.utime(tmp_path / "a", (1e9, 1e9))
+    store.append(["x"], np.ones((1, 4)))
+    evict(tmp_path, keep_bytes=0)
+    assert len(RowStore(tmp_path / "a", (4,), np.float64)) == 1
+    shutil.rmtree(tmp_path / "a")
+    store.append(["y"], np.ones((1, 4)))  # whoever filled it when it was removed goes on
+    assert len(store) == 2

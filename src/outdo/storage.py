@@ -156,7 +156,11 @@ class RowStore:
         return np.array([self._index.get(self._short(key), -1) for key in keys], dtype=np.int64)
 
     def append(self, keys: Sequence[str], rows: np.ndarray) -> None:
-        """Add rows; keys that are there already are skipped. Rows first, then keys: a key vouches for its row."""
+        """Add rows; keys that are there already are skipped. Rows first, then keys: a key vouches for its row.
+
+        A power failure may keep keys and lose their rows. Such keys go before the places of their rows are filled, or a
+        kill before the new keys are written would leave old ones to vouch for new rows.
+        """
         rows = np.ascontiguousarray(rows, dtype=self.dtype)
         assert rows.shape == (len(keys), *self.row_shape), (rows.shape, len(keys), self.row_shape)
         with self._locked():
@@ -164,9 +168,14 @@ class RowStore:
             new = [i for i, key in enumerate(keys) if self._short(key) not in self._index]
             if not new:
                 return
+            if os.fstat(self._keys).st_size > self._known * self.KEY:
+                os.ftruncate(self._keys, self._known * self.KEY)
+                os.fsync(self._keys)
             write_all(self._rows, rows[new].tobytes(), self._known * self.row_bytes)
             write_all(self._keys, b"".join(self._short(keys[i]) for i in new), self._known * self.KEY)
             self._refresh()
+        with contextlib.suppress(FileNotFoundError):  # evicted meanwhile: the open files live on
+            os.utime(self.folder)  # filling it for hours is no idleness
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """The rows at `positions`, in that order; neighbours are fetched in one call."""
@@ -195,7 +204,7 @@ class RowStore:
             buffer = os.pread(self._keys, (whole - self._known) * self.KEY, self._known * self.KEY)
             for i in range(len(buffer) // self.KEY):
                 self._index.setdefault(buffer[i * self.KEY : (i + 1) * self.KEY], self._known + i)
-            self._known = whole
+            self._known += len(buffer) // self.KEY  # fewer than `whole` while another process appends
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -255,12 +264,23 @@ def evict(cache: Path, keep_bytes: int | None = None) -> None:
     if keep_bytes is None:
         free = shutil.disk_usage(cache).free
         keep_bytes = min(int(float(os.environ.get("OUTDO_CACHE_GB", "20")) * 1e9), free // 2)
-    files = [*cache.rglob("rows.bin"), *cache.rglob("fit.safetensors")]
-    stores = sorted((p.parent for p in files), key=lambda p: p.stat().st_mtime)
-    sizes = {store: sum(f.stat().st_size for f in store.iterdir()) for store in stores}
-    total = sum(sizes.values())
-    for store in stores:
-        if total <= keep_bytes or time.time() - store.stat().st_mtime < 3600:  # perhaps in use
+    stores = dict(_stores(cache))
+    total = sum(size for _, size in stores.values())
+    for store in sorted(stores, key=lambda store: stores[store]):
+        if total <= keep_bytes:
             return
+        with contextlib.suppress(FileNotFoundError):  # another run that ends now removed it
+            if time.time() - store.stat().st_mtime < 3600:  # perhaps in use
+                return
         shutil.rmtree(store, ignore_errors=True)
-        total -= sizes[store]
+        total -= stores[store][1]
+
+
+def _stores(cache: Path) -> Iterator[tuple[Path, tuple[float, int]]]:
+    """Each store and fit with (when it was used, its bytes). What lies inside of a store goes with it."""
+    for folder, inside, files in os.walk(cache):
+        if {"rows.bin", "fit.safetensors"} & set(files):
+            inside.clear()
+            with contextlib.suppress(FileNotFoundError):  # another run that ends now removes it
+                size = sum(file.stat().st_size for file in Path(folder).rglob("*"))
+                yield Path(folder), (os.stat(folder).st_mtime, size)
