@@ -25,6 +25,11 @@ def write_csv(path, *rows, delimiter=","):
     return path
 
 
+def parquet_of(path, names, *rows):
+    pq.write_table(pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), path)
+    return path
+
+
 def zipped(path, **members):
     """`zipped(path, **{"a/b.jpg": bytes})`; a member named twice is written twice."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -333,6 +338,21 @@ def test_a_group_column_is_read_when_named(tmp_path):
     data = read(path, group_column="patient")
     assert data.groups.tolist() == ["p1", "p2"]
     assert data.columns == {}
+
+
+@pytest.mark.parametrize("write", [write_csv, parquet_of], ids=["csv", "parquet"])
+def test_an_example_without_a_group_is_a_group_of_its_own(write, tmp_path):
+    rows = ("a", "x", "p1"), ("b", "y", None), ("c", "x", "p1"), ("d", "y", None), ("e", "y", " ")
+    path = write(tmp_path / f"t.{'csv' if write is write_csv else 'parquet'}", ("text", "label", "patient"), *rows)
+    groups = read(path, group_column="patient").groups.tolist()
+    assert groups[0] == groups[2] == "p1"
+    assert len(set(groups)) == 4
+
+
+def test_a_cell_may_hold_a_book(tmp_path):
+    book = "word " * 40_000
+    data = read(write_csv(tmp_path / "t.csv", ("text", "label"), (book, "a"), ("short", "b")))
+    assert data.inputs.read(0) == book.strip()
 
 
 def test_labels_of_any_type_are_text_as_written(tmp_path):

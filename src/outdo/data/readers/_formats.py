@@ -79,6 +79,8 @@ def _separated(text: str, name: str) -> Columns:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(first, name), strict=not plain,
                         quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
     rows, lines, start = [], [], 1
+    # A cell may be as long as the text. The limit is one for all threads, so it is raised and never put back.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     try:
         for row in reader:
             if row:

@@ -109,7 +109,7 @@ def _part(tree: Tree, table: Columns, split: str, input_column: str | None, labe
         kind, [items[i] for i in filled], [names[i] for i in filled], [places[i] for i in filled],
         [_label(table, i, label) for i in filled],
         [_split(table, i) or split for i in filled],
-        None if group is None else [str(table.values[group][i]).strip() for i in filled],
+        None if group is None else [_group(table, i, group) or places[i] for i in filled],  # none: one of its own
         {n: column_array([values[i] for i in filled]) for n, values in rest.items()},
         [*skipped("missing input", empty, f"rows of {table.name} whose {what} were left out"),
          *skipped("columns left out", list(table.left_out), f"columns of {table.name} that are no text, number or "
@@ -189,6 +189,11 @@ def _label(table: Columns, row: int, column: str) -> str:
     if isinstance(value, list | dict):
         raise DataError(f"{table.name}, line {table.lines[row]}: column '{column}' holds {str(value)[:40]}",
                         expected="one label for each example", fix="use --label-column to say another")
+    return "" if value is None else str(value).strip()
+
+
+def _group(table: Columns, row: int, column: str) -> str:
+    value = table.values[column][row]
     return "" if value is None else str(value).strip()
 
 
