@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -253,6 +254,24 @@ def test_texts_are_padded_and_cut():
     assert cut == 1
     special, _ = encode_texts(texts(["abcdefghijklZ"]), by_letter, max_length=8)
     assert everything(special)[0].tolist() == [*map(ord, "abcdefgZ")], "the last token of a cut text is kept"
+
+
+def test_whole_texts_are_not_kept_to_the_end():
+    class Ids(list):
+        """A list that can be watched."""
+
+    kept, most = [], []
+
+    def watched(values):
+        most.append(sum(one() is not None for one in kept))
+        made = [Ids(range(50)) for _ in values]
+        kept.extend(map(weakref.ref, made))
+        return made
+
+    encoded, cut = encode_texts(texts(["x"] * 3000), watched, max_length=8)
+    assert most == [0, 1024, 1024]
+    assert cut == 3000
+    assert everything(encoded)[-1].tolist() == [0, 1, 2, 3, 4, 5, 6, 49]
 
 
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=20), st.integers(2, 64))

@@ -256,18 +256,25 @@ def encode_texts(inputs: Inputs, tokenise: Callable[[list[str]], list[list[int]]
     words = [inputs.read(i) for i in range(len(inputs))]
     said = [word for word in words if isinstance(word, str)]
     assert len(said) == len(words), "texts expected"
-    tokens: list[list[int]] = []
+    tokens: list[np.ndarray] = []
+    cut = 0
     for part in batches(len(said), 1024):
-        tokens += tokenise(said[part]) if tokenise else [[]] * len(said[part])
+        whole = tokenise(said[part]) if tokenise else [[]] * len(said[part])
+        cut += sum(len(ids) > max_length for ids in whole)
+        tokens += [_cut(ids, max_length) for ids in whole]  # here: the ids of whole books would not fit into memory
         if progress:
             progress("reading texts", len(tokens), len(said))
     longest = min(max_length, -(-max(map(len, tokens), default=0) // 8) * 8)
     rows = np.full((len(said), longest), -1, np.int32)
     for row, ids in zip(rows, tokens, strict=True):
-        row[: len(ids)] = ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
+        row[: len(ids)] = ids
     digests = tuple(hashlib.sha256(word.encode("utf-8", "surrogatepass")).hexdigest() for word in said)
     hashes = np.array([text_hash(word) for word in said], dtype=np.uint64)
-    return Encoded(ArrayRows(rows), digests, {}, hashes), sum(len(ids) > longest for ids in tokens)
+    return Encoded(ArrayRows(rows), digests, {}, hashes), cut
+
+
+def _cut(ids: list[int], longest: int) -> np.ndarray:
+    return np.array(ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]], np.int32)
 
 
 def text_hash(text: str) -> int:
