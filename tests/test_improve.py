@@ -1,14 +1,17 @@
 """The main job on tiny stand-ins: images and texts through the same flow, the seal, resuming, comparing, mistakes."""
 
 import json
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import outdo
+from outdo import plugins
 from outdo.climb import preferred
 from outdo.errors import BackboneError, DataError, Interrupted, PluginError, RecipeError, RunError
 from outdo.evaluation import predictions
@@ -189,6 +192,66 @@ def test_an_interrupted_run_ends_as_one_that_was_not(run, photos, tmp_path, monk
     assert json.loads((result.folder / "model.json").read_text())["tensors"] == json.loads(
         (run.folder / "model.json").read_text())["tensors"]
     assert result.report.content["data"]["test_opened"] == (1 if stage == "fine_tuned" else 2)
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
+    """The ids of a table are its lines: in another order, test examples would have been trained on."""
+    from outdo.training import contestants
+
+    source = talk(tmp_path / "t")
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(contestants, "fine_tuned", interrupted)
+    said = {"start_from": "tiny-text", "minutes": 2, "epochs": 1, "out": tmp_path / "r"}
+    with pytest.raises(Interrupted):
+        outdo.improve(source, **said)
+    monkeypatch.undo()
+    first, *lines = source.read_text().splitlines()
+    source.write_text("\n".join([first, *reversed(lines)]) + "\n")
+    with pytest.raises(DataError, match="not what they were when this run began"):
+        outdo.improve(source, resume=True, **said)
+
+
+def test_every_seed_has_its_share_of_the_time(photos, tmp_path, monkeypatch):
+    from outdo import runs
+    from outdo.training import contestants
+
+    left, probe = {}, contestants.better_probe
+
+    def noting(study):
+        left[study.seed] = study.left()
+        return probe(study)
+
+    monkeypatch.setattr(contestants, "better_probe", noting)
+    monkeypatch.setattr(runs.Run, "spent", lambda run: 1e4)
+    outdo.improve(photos, start_from="tiny-image", minutes=3, seeds=3, axes="accuracy", out=tmp_path / "r")
+    assert left[0] == 0
+    assert left[1] > 40
+    assert left[2] > 40
+
+
+def test_a_head_without_a_probe_depends_on_the_seed_alone():
+    from outdo.training.contestants import new_head
+
+    study = SimpleNamespace(backbone=SimpleNamespace(width=4, torch_module=torch.nn.Linear(1, 1)), classes=("a", "b"),
+                            task=plugins.load("tasks", "image_classification"), seed=3)
+    one, other = new_head(study, None), (torch.rand(5), new_head(study, None))[1]
+    assert torch.equal(one.weight, other.weight)
+    assert not torch.equal(one.weight, new_head(SimpleNamespace(**{**vars(study), "seed": 4}), None).weight)
+
+
+def test_another_backbone_has_fits_of_its_own(photos, tmp_path):
+    flow = sys.modules["outdo.improve"]
+    run = SimpleNamespace(once=lambda name, make: make(), spent=lambda: 0.0, log=lambda row: None, stage=None)
+    say = flow.Log(run, None)
+    say.stage = lambda *_: None
+    study, _, _ = flow.prepared(run, say, outdo.read(photos), plugins.load("tasks", "image_classification"), Recipe(),
+                                "tiny-image", 0)
+    other = flow.seen_by(run, say, study, "tiny-image", " 2")
+    assert other._fits is not study._fits
+    assert other._pooled is None
 
 
 def test_a_resumed_run_needs_no_repeating_of_what_was_said(photos, tmp_path, monkeypatch):

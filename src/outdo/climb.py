@@ -182,7 +182,7 @@ def reseeded(run: Run, say: Log, study: Any, facts: Mapping[str, Any], seed: int
     from outdo.training import contestants as c
 
     start = run.spent()
-    again = replace(study, seed=seed, left=runtime.Budget(minutes, start).left, _fits={})
+    again = replace(study, seed=seed, left=runtime.Budget(minutes).left, _fits={})
     before, best = c.linear_probe(again), c.better_probe(again)
     best = min((before, best), key=lambda t: c.loss_of(t.outputs, again.truth))
     recipe = facts.get("recipe", study.recipe)

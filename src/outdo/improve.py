@@ -171,6 +171,11 @@ def prepared(run: Run, say: Log, data: Dataset, task: Task, recipe: Recipe, star
     cleaned = clean(data, encoded, task.targets, seed=seed,
                     validation=lambda n: min(VALIDATION, ENOUGH_VALIDATION / max(1, n)))
     data, encoded, splits = cleaned.data, cleaned.encoded, cleaned.splits
+    print_now = fingerprint(data.ids, encoded.digests, list(data.labels))
+    if run.once("data", lambda: print_now) != print_now:  # ids alone are not enough: a table's are its lines
+        raise DataError("the data are not what they were when this run began",
+                        expected=f"the same examples with the same labels as then in {data.source}",
+                        fix="undo the changes, or begin a run of its own with another --out")
     stored = run.once("splits", lambda: splits.as_json(data.ids))
     splits = type(splits).from_json(stored, data.ids)
     for part in ("validation", "test"):
@@ -188,7 +193,7 @@ def prepared(run: Run, say: Log, data: Dataset, task: Task, recipe: Recipe, star
     features = features_of(run, say, backbone, encoded, splits.train, recipe)
     study = Study(task, backbone, encoded, features, cleaned.targets.classes, codes, splits.train, splits.validation,
                   data.inputs, data.groups, recipe, seed, run.log, progress=say.progress)
-    facts = {"source": data.source, "fingerprint": fingerprint(data.ids, encoded.digests, list(data.labels)),
+    facts = {"source": data.source, "fingerprint": print_now,
              "n": {name: len(getattr(splits, name)) for name in SPLITS}, "findings": list(cleaned.findings),
              "test": splits.test, "ids": data.ids}
     return study, sealed, facts
@@ -217,7 +222,8 @@ def seen_by(run: Run, say: Log, study: Any, name: str, which: str) -> Any:
     backbone = backbones.load(name, kind, preprocessing=wanted(kind, study.recipe))
     encoded = backbone.encode(study.inputs, cache_folder(), say.progress)
     features = features_of(run, say, backbone, encoded, study.train, study.recipe, which)
-    return replace(study, backbone=backbone, encoded=encoded, features=features, left=lambda: study.left())
+    return replace(study, backbone=backbone, encoded=encoded, features=features, left=lambda: study.left(),
+                   _pooled=None, _fits={})
 
 
 def wanted(kind: str, recipe: Recipe) -> dict[str, Any]:

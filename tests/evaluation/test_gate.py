@@ -65,6 +65,11 @@ def test_exact_figures_need_no_interval(difference, met):
     assert decided("size: not worse than 5 %", content) is met
 
 
+def test_operations_are_counted_in_shares():
+    content = report("multiply_adds", "operations", "lower", value=384_000_000.0, difference=384.0, p=None)
+    assert decided("multiply-adds: not worse than 5 %", content)
+
+
 def test_rates_are_worse_when_lower():
     content = report("throughput", "per second", "higher", value=100.0, low=-6.0, high=1.0)
     assert not decided("throughput: not worse than 5 %", content)

@@ -263,6 +263,16 @@ def test_a_probe_that_says_too_little_is_where_a_trial_ends(tmp_path):
     assert all(view == 0 for _, view, *_ in bench.of({"start_from": "poor"})._states)
 
 
+def test_examples_that_a_search_is_given_may_lack_the_last_class():
+    study = make(n=72)
+    study.train = study.train[study.codes[study.train] < 2]
+    study.validation = study.validation[study.codes[study.validation] < 2]
+    space = suited(read({"epochs": 1}), "image", study.backbone.depth, imbalanced=False)
+    bench = Workbench(study, space, 0)
+    bench.ready(Recipe())
+    assert bench.run(Recipe(epochs=1, augmentation=0.0, depth=0), bench.first, 0).loss > 0
+
+
 def test_sizes_are_paid_for_when_they_are_first_tried(tmp_path):
     study = make(n=72)
     space = suited(read({"epochs": 1, "input_size": "32..96"}), "image", study.backbone.depth, imbalanced=False)

@@ -113,6 +113,19 @@ def test_the_end_of_the_budget_ends_training_with_a_model():
     assert one.best is not None
 
 
+def test_after_an_epoch_that_the_time_cut_short_the_next_one_is_whole(tmp_path):
+    seen = iter([False] * 3 + [True] * 100)
+    one = trainer(Recipe(batch_size=8), plan(0, epochs=3), checkpoint=tmp_path / "c", over=lambda: next(seen))
+    one.fit()
+    again = trainer(Recipe(batch_size=8), plan(0, epochs=3), checkpoint=tmp_path / "c")
+    steps = []
+    step = again.step
+    again.step = lambda positions: (steps.append(positions), step(positions))
+    again.fit()
+    assert len(steps) == 2 * again.steps_per_epoch
+    assert again.done == again.total
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_rates_rise_then_follow_the_schedule(schedule):
     shares = [rate_share(schedule, step, 100) for step in range(100)]
@@ -124,8 +137,16 @@ def test_rates_rise_then_follow_the_schedule(schedule):
 
 
 def test_balanced_weights_make_classes_count_alike():
-    weights = loop.balanced(np.array([0] * 8 + [1] * 2))
+    weights = loop.balanced(np.array([0] * 8 + [1] * 2), 2)
     assert weights[0] * 8 == pytest.approx(weights[1] * 2)
+
+
+def test_a_part_of_the_examples_may_lack_the_last_class():
+    scene = make()
+    scene.train = scene.train[scene.codes[scene.train] < 2]
+    one = trainer(Recipe(batch_size=8), Plan(0, None, 1, 3e-3, False, True, ""), study=scene)
+    assert len(one.class_weights) == 3
+    one.fit()
 
 
 def test_layers_nearer_the_input_learn_slower():

@@ -91,7 +91,7 @@ def _met(report: Mapping[str, Any], wish: Requirement) -> tuple[bool, str]:
 
 def _within(axis: Mapping[str, Any], found: Mapping[str, Any], before: str, within: float) -> tuple[bool, str]:
     """Whether the worse end of the difference's interval (the difference itself, for exact figures) is in bounds."""
-    relative = axis["unit"] in ("seconds", "bytes", "per second")
+    relative = axis["unit"] in ("seconds", "bytes", "per second", "operations")
     whole = abs(axis["values"][before]) if relative else 1.0
     end = found["high"] if axis["better"] == "lower" else found["low"]
     if end is None and found["p"] is not None:

@@ -169,7 +169,8 @@ class Workbench:
                 kept.append(self._at(size, 0, part)[depth].arrays["x"][np.arange(len(part))])
             held = np.isin(known, fold.validation)[None]
             fitted = probe.fit_linear({"last": np.concatenate(kept)}, self.study.codes[known],
-                                      [(("last",), "columns")], held, refit=False)
+                                      [(("last",), "columns")], held, refit=False,
+                                      classes=len(self.study.classes))
             assert fitted.blind is not None
             fold.heads[size] = fitted.blind
         return fold.heads[size]

@@ -83,7 +83,9 @@ class Study:
     def class_weights(self) -> np.ndarray | None:
         from outdo.training.loop import balanced
 
-        return balanced(self.codes[self.known]) if ladder.is_balanced(self.recipe, self.codes[self.train]) else None
+        if not ladder.is_balanced(self.recipe, self.codes[self.train]):
+            return None
+        return balanced(self.codes[self.known], len(self.classes))
 
     def remembered(self, what: Sequence[Any], held: np.ndarray, fit: Callable[[], probe.Fitted]) -> probe.Fitted:
         """A fit on `known`, made once for the same examples, labels and held-out masks."""
@@ -222,7 +224,9 @@ def fine_tuned(study: Study, plan: Plan, recipe: Recipe, name: str = "fine-tuned
 
 def new_head(study: Study, start: probe.Linear | None) -> torch.nn.Module:
     """The task's own, with the weights of a linear probe where there is one."""
-    head: Any = study.task.head(study.backbone.width, len(study.classes))
+    with torch.random.fork_rng(devices=[]):  # a head without a probe is drawn, and a resumed run must draw the same
+        torch.manual_seed(study.seed)
+        head: Any = study.task.head(study.backbone.width, len(study.classes))
     if start is not None:
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(start.weight.T.copy()))

@@ -19,7 +19,7 @@ from outdo.storage import as_json, read_tensors, write_tensors
 from outdo.training.model import arrays, described, restored
 from outdo.training.probe import Fitted
 
-VERSION = 2  # raise it when the same examples would be fitted otherwise
+VERSION = 3  # raise it when the same examples would be fitted otherwise, or what was kept may be wrong
 FILE = "fit.safetensors"
 
 

@@ -206,6 +206,7 @@ class Trainer:
         self.history.append(row)
         self.log({"event": "epoch", **row})
         self.epoch, self._loss, self._seen = self.epoch + 1, 0.0, 0
+        self.done = self.epoch * self.steps_per_epoch  # also where the time cut it short: the next one begins whole
 
     def _patience_is_over(self) -> bool:
         return 0 < self.recipe.early_stopping <= self.worse
@@ -240,7 +241,7 @@ class Trainer:
     def _class_weights(self) -> torch.Tensor | None:
         if not self.plan.balanced:
             return None
-        return torch.from_numpy(balanced(self.train.codes)).to(self.device)
+        return torch.from_numpy(balanced(self.train.codes, self.classes)).to(self.device)
 
     def _set_rate(self) -> None:
         share = rate_share(self.recipe.schedule, self.done, self.total)
@@ -305,7 +306,8 @@ class Trainer:
             if name.startswith("optimiser."):
                 _, i, key = name.split(".", 2)
                 parameter = self.parameters[int(i)]
-                self.optimiser.state[parameter][key] = value if key == "step" else _laid_as(parameter, value)
+                at = parameter.device if runtime.uses("fused_optimiser") else "cpu"  # where the optimiser counts
+                self.optimiser.state[parameter][key] = value.to(at) if key == "step" else _laid_as(parameter, value)
         self.epoch, self.done, self.history = said["epoch"], said["done"], said["history"]
         self.best_loss, self.worse = said["best_loss"], said["worse"]
         self._loss, self._seen = said["loss"], said["seen"]
@@ -316,9 +318,9 @@ def _laid_as(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
-def balanced(codes: np.ndarray) -> np.ndarray:
-    """(C,) float32 weights, inverse to class frequency, mean 1 over the examples."""
-    counts = np.maximum(np.bincount(codes), 1)
+def balanced(codes: np.ndarray, classes: int) -> np.ndarray:
+    """(classes,) float32 weights, inverse to class frequency, mean 1 over the examples if they have all classes."""
+    counts = np.maximum(np.bincount(codes, minlength=classes), 1)
     return (len(codes) / (len(counts) * counts)).astype(np.float32)
 
 

@@ -107,11 +107,12 @@ def candidates(widths: Mapping[str, int], examples: int = 0) -> list[Candidate]:
 
 def fit_linear(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Sequence[Candidate], held: np.ndarray,
                class_weights: np.ndarray | None = None, refit: bool = True,
-               known: dict[Candidate, Fitted] | None = None) -> Fitted:
+               known: dict[Candidate, Fitted] | None = None, classes: int | None = None) -> Fitted:
     """The best of the candidates at its best strength, refitted on every example unless that is not wanted.
 
     features: name -> (N, D) float32; codes (N,); held: (F, N) bool from `held_out_masks`; class_weights (C,). `known`
-    remembers each candidate's fit, for another call with the same examples.
+    remembers each candidate's fit, for another call with the same examples. `classes` has to be said where these
+    examples may lack the last ones.
     """
     strengths, known = STRENGTHS, {} if known is None else known
     if len(codes) > CHOOSE_ON:
@@ -119,17 +120,18 @@ def fit_linear(features: Mapping[str, np.ndarray], codes: np.ndarray, tried: Seq
         tried, strengths = [one], tuple(s for s in STRENGTHS if s < strongest * 11)
     for one in tried:
         if one not in known:
-            known[one] = _fit_one(features, codes, one, held, class_weights, strengths, refit)
+            known[one] = _fit_one(features, codes, one, held, class_weights, strengths, refit, classes)
     return min((known[one] for one in tried), key=lambda fitted: fitted.loss)
 
 
 def _fit_one(features: Mapping[str, np.ndarray], codes: np.ndarray, one: Candidate, held: np.ndarray,
-             class_weights: np.ndarray | None, strengths: Sequence[float], refit: bool) -> Fitted:
+             class_weights: np.ndarray | None, strengths: Sequence[float], refit: bool, classes: int | None
+             ) -> Fitted:
     names, scaling = one
     widths = [features[name].shape[1] for name in names]
     x, (mean, spread) = standardise(side_by_side(features, names), widths, scaling)
     x, basis = principal_axes(x)
-    fitted = _fit_path(Dense(x), codes, held, class_weights, strengths, refit)
+    fitted = _fit_path(Dense(x), codes, held, class_weights, strengths, refit, classes)
 
     def unfolded(axes: Linear | Lexical | None) -> Linear:
         assert isinstance(axes, Linear)
@@ -239,9 +241,9 @@ def principal_axes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fit_path(x: Dense | Sparse, codes: np.ndarray, held: np.ndarray, class_weights: np.ndarray | None,
-              strengths: Sequence[float] = STRENGTHS, refit: bool = True) -> Fitted:
+              strengths: Sequence[float] = STRENGTHS, refit: bool = True, classes: int | None = None) -> Fitted:
     """Walk from strong to weak regularisation while the held-out loss falls; refit the best on everything."""
-    classes = int(codes.max()) + 1
+    classes = classes or int(codes.max()) + 1
     y = torch.from_numpy(codes)
     per_example = torch.ones(len(codes)) if class_weights is None else torch.from_numpy(class_weights)[y].float()
     weights = per_example * torch.from_numpy(~held).float()
