@@ -197,6 +197,12 @@ class Backbone(Protocol):
         """JSON, enough to encode the same way later: size, fit, store, mean, std; or tokenizer hash, max_length."""
         ...
 
+    @property
+    def depends_on(self) -> Sequence[Any]:
+        """JSON, what features depend on besides weights, preprocessing, size and precision, as it is now and not as a
+        run recorded it: what the weights were put into, how states are pooled, which decoder gives the pixels."""
+        ...
+
     def encode(self, inputs: Inputs, cache: Path | None, progress: Progress | None = None) -> Encoded: ...
 
     def prepare(self, rows: np.ndarray | torch.Tensor, size: int | None = None) -> State:

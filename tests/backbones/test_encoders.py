@@ -14,7 +14,9 @@ from hypothesis.extra import numpy as arrays
 
 from outdo import plugins
 from outdo.backbones import _layers, _text, text
+from outdo.data import inputs
 from outdo.errors import BackboneError
+from outdo.training.features import Features
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
          "vocab_size": 100, "max_position_embeddings": 64}
@@ -168,6 +170,28 @@ def test_a_folder_says_how_to_pool_and_its_licence(folder, tmp_path):
     backbone = text.PLUGIN.load(str(said))
     assert backbone.pooling == _text.Pooling("first", True)
     assert backbone.origin.licence == "mit"
+
+
+@pytest.mark.parametrize("change", ["pooling", "activation"])
+def test_features_of_the_same_weights_used_otherwise_are_not_taken_from_the_cache(change, folder, tmp_path):
+    def features(cache):
+        backbone = text.PLUGIN.load(str(own))
+        encoded = backbone.encode(inputs.texts(["hello there", "you"]), None)
+        return Features(backbone, encoded, cache).pooled(np.arange(2))["last"]
+
+    own = shutil.copytree(folder, tmp_path / "own")
+    first = features(tmp_path / "cache")
+    if change == "pooling":
+        (own / "1_Pooling").mkdir()
+        (own / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+        said = [{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]
+        (own / "modules.json").write_text(json.dumps(said))
+    else:
+        config = json.loads((own / "config.json").read_text())
+        (own / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    found = features(tmp_path / "cache")
+    assert not np.allclose(found, first, atol=1e-3)
+    assert np.array_equal(found, features(None))
 
 
 def test_pickled_weights_are_refused(folder, tmp_path):

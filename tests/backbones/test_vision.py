@@ -195,6 +195,7 @@ def test_weights_from_a_local_file_or_folder(saved, inside):
     tensors = safetensors.torch.load_file(saved / "model.safetensors")
     assert all(torch.equal(tensors[key], value) for key, value in backbone.torch_module.state_dict().items())
     assert backbone.origin.weights == str(saved / inside)
+    assert backbone.depends_on[0] == "mobilenetv3_small_050.lamb_in1k", "wherever the weights lie"
     assert backbone.origin.licence == "apache-2.0"
     cfg = timm.get_pretrained_cfg("mobilenetv3_small_050.lamb_in1k")
     assert backbone.preprocessing()["mean"] == list(cfg.mean)

@@ -220,6 +220,12 @@ def test_preprocessing_is_json_and_restores_the_rows(family, backbone, rows):
     assert np.array_equal(again.encode(Samples(backbone.kind), None).rows[np.arange(4)], rows)
 
 
+def test_what_features_depend_on_is_json_and_not_what_a_run_recorded(family, backbone):
+    assert json.loads(json.dumps(backbone.depends_on)) == backbone.depends_on
+    older = family.load(family.default, preprocessing={**backbone.preprocessing(), "depends_on": ["older"]})
+    assert older.depends_on == backbone.depends_on
+
+
 def test_preprocessing_can_be_overridden_in_part(family):
     key = "fit" if family.kind == "image" else "max_length"
     value = "crop" if family.kind == "image" else 8

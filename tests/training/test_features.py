@@ -5,6 +5,7 @@ import pytest
 import torch
 from scenes import study as make
 
+from outdo.data import images
 from outdo.training import features as module
 from outdo.training.features import Features
 
@@ -64,6 +65,13 @@ def test_other_weights_other_sizes_and_other_precisions_have_other_folders(tmp_p
     one.backbone.precision = "bfloat16"
     keys.add(one.features.key("pooled", []))
     assert len(keys) == 3
+
+
+def test_pixels_of_another_decoder_have_other_features(tmp_path, monkeypatch):
+    one = make(cache=tmp_path)
+    first = one.features.key("pooled")
+    monkeypatch.setattr(images, "VERSION", 99)
+    assert one.features.key("pooled") != first
 
 
 def test_activations_continue_where_the_frozen_blocks_ended(tmp_path):

@@ -30,9 +30,10 @@ class ImageBackbone:
     precision: Precision = "float32"
 
     def __init__(self, name: str, module: nn.Module, origin: Origin, preprocessing: Mapping[str, Any],
-                 example_size: int | None = None) -> None:
-        """`example_size`: of the one image that is run to look inside; smaller is quicker, where the network can."""
-        self.name, self.origin = name, origin
+                 example_size: int | None = None, architecture: str = "") -> None:
+        """`example_size`: of the one image that is run to look inside; smaller is quicker, where the network can.
+        `architecture`: what the weights were put into, where `name` says more than that."""
+        self.name, self.origin, self.architecture = name, origin, architecture or name
         self._preprocessing = dict(preprocessing)
         self.size = int(preprocessing["size"])
         self.torch_module = module.eval().to(runtime.device()).to(memory_format=runtime.layout())
@@ -81,6 +82,12 @@ class ImageBackbone:
 
     def preprocessing(self) -> dict[str, Any]:
         return dict(self._preprocessing)
+
+    @property
+    def depends_on(self) -> list[Any]:
+        from outdo.data import encode
+
+        return [self.architecture, encode.version()]
 
     def encode(self, inputs: Inputs, cache: Path | None, progress: Progress | None = None) -> Encoded:
         from outdo.data.encode import encode_images

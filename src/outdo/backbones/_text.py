@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,9 +49,11 @@ class TextBackbone:
     texts_cut = 0  # how many texts of the last `encode` were longer than max_length
 
     def __init__(self, name: str, module: nn.Module, origin: Origin, preprocessing: Mapping[str, Any], *,
-                 tokenise: Tokenise, padding: int, pooling: Pooling, tokenizer_json: bytes | None = None) -> None:
-        """`tokenizer_json`: the file that says how `tokenise` works, for those who have no other way to run it."""
-        self.tokenizer_json = tokenizer_json
+                 tokenise: Tokenise, padding: int, pooling: Pooling, tokenizer_json: bytes | None = None,
+                 architecture: str = "") -> None:
+        """`tokenizer_json`: the file that says how `tokenise` works, for those who have no other way to run it.
+        `architecture`: what the weights were put into, where `name` does not say it."""
+        self.tokenizer_json, self.architecture = tokenizer_json, architecture or name
         self.name, self.origin, self.pooling, self.tokenise, self.padding = name, origin, pooling, tokenise, padding
         self._preprocessing = dict(preprocessing)
         self.torch_module = module.eval().to(runtime.device())
@@ -98,6 +100,10 @@ class TextBackbone:
 
     def preprocessing(self) -> dict[str, Any]:
         return dict(self._preprocessing)
+
+    @property
+    def depends_on(self) -> list[Any]:
+        return [self.architecture, self.padding, asdict(self.pooling)]
 
     def encode(self, inputs: Inputs, cache: Path | None, progress: Progress | None = None) -> Encoded:
         from outdo.data.encode import encode_texts

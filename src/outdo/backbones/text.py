@@ -59,7 +59,8 @@ class Text:
         return _text.TextBackbone(
             name, module, origin, said, padding=config.pad_token_id or 0,
             tokenise=lambda texts: [e.ids for e in tokenizer.encode_batch_fast(list(texts))],
-            pooling=_text.Pooling(*pooling(folder)), tokenizer_json=(folder / "tokenizer.json").read_bytes())
+            pooling=_text.Pooling(*pooling(folder)), tokenizer_json=(folder / "tokenizer.json").read_bytes(),
+            architecture=_weights.hash_file(folder / "config.json"))
 
 
 def find(name: str) -> Path:

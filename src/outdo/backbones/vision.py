@@ -47,7 +47,8 @@ class Vision:
         own = {"kind": "image", "size": in_use(cfg, size), "train_size": size, "fit": "crop", "store": None,
                "mean": list(cfg["mean"]), "std": list(cfg["std"]), "interpolation": cfg["interpolation"]}
         return _image.ImageBackbone(name, module, origin, _weights.overriding(own, preprocessing),
-                                    size if cfg.get("fixed_input_size") else min(size, EXAMPLE_SIZE))
+                                    size if cfg.get("fixed_input_size") else min(size, EXAMPLE_SIZE),
+                                    architecture=model)
 
 
 def in_use(cfg: Any, size: int) -> int:

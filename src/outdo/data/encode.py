@@ -98,7 +98,7 @@ def _folder(cache: Path | None) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _version() -> str:
+def version() -> str:
     """Pixels of another decoder are not ours."""
     return f"{images.VERSION}-pillow{PIL.__version__}"
 
@@ -110,7 +110,7 @@ class _Images:
         self.inputs, self.size, self.fit, self.folder, self.progress = inputs, size, fit, folder, progress
         self.problems: dict[int, str] = {}  # files that cannot be read now
         self.keys = [self._key(i) for i in range(len(inputs))]
-        self.sizes = RowStore(folder / f"sizes-{_version()}", (2,), np.uint32)
+        self.sizes = RowStore(folder / f"sizes-{version()}", (2,), np.uint32)
 
     def native(self, size: int) -> tuple[int, int] | None:
         """The one size of all images as far as it is known, else the first one's as a guess; None if it will not do."""
@@ -175,7 +175,7 @@ class _Images:
 
     def _stores(self, store: tuple[int, int]) -> tuple[RowStore, RowStore]:
         """Pixels, and inside their folder what vouches for them: whoever evicts the pixels evicts both."""
-        place = self.folder / f"{store[0]}x{store[1]}-{self._fit(store)}-{_version()}"
+        place = self.folder / f"{store[0]}x{store[1]}-{self._fit(store)}-{version()}"
         return RowStore(place, (*store, 3), np.uint8), RowStore(place / "about", (), ABOUT)
 
     def _keep(self, keys: Sequence[str], seen: Sequence[Seen], pixels: RowStore, about: RowStore) -> None:

@@ -1,8 +1,8 @@
 """What the frozen part of a backbone says of each example, computed once and kept.
 
 Rows are keyed by the content of the example, under a folder named by everything else that they depend on (weights,
-preprocessing, input size, precision, cut). So a second run, another split, a search trial or ten more photos in the
-folder cost only what is new.
+architecture, preprocessing, input size, precision, cut). So a second run, another split, a search trial or ten more
+photos in the folder cost only what is new.
 """
 
 from __future__ import annotations
@@ -125,10 +125,11 @@ class Features:
         return indices[np.argsort(lengths, kind="stable")]
 
     def key(self, what: str, layout: Sequence[Any] = ()) -> str:
-        """Names all that a row depends on besides its example: weights, preprocessing, size, precision."""
+        """Names all that a row depends on besides its example: weights, preprocessing, size, precision and what else
+        the backbone says."""
         backbone = self.backbone
-        facts = [what, layout, backbone.origin.sha256, backbone.preprocessing(), self.size, backbone.precision,
-                 list(self.encoded.rows.shape[1:]), *runtime.without()]
+        facts = [what, layout, backbone.origin.sha256, backbone.preprocessing(), backbone.depends_on, self.size,
+                 backbone.precision, list(self.encoded.rows.shape[1:]), *runtime.without()]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
