@@ -115,6 +115,28 @@ def test_images_are_normalised_as_the_weights_want_them():
     torch.testing.assert_close(backbone.prepare(flat, 20)["x"][0, 1], torch.zeros(20, 20), rtol=0, atol=1e-6)
 
 
+class NoBytes(torch.Tensor):
+    """A tensor on a device that resizes no bytes, as CUDA does not."""
+
+    device = property(lambda self: torch.device("cuda"))
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        assert function is not torch.nn.functional.interpolate or args[0].dtype.is_floating_point
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("darkest", "brightest", "near"), [(60, 200, 1), (0, 255, 40)])  # the CPU clamps midway
+def test_bytes_are_resized_where_the_device_cannot(interpolation, darkest, brightest, near):
+    noise = torch.rand((2, 3, 20, 24), generator=torch.Generator().manual_seed(0))
+    rows = torch.where(noise < 0.5, darkest, brightest).to(torch.uint8)
+    for size in (11, 40):
+        found = _image.resize(rows.as_subclass(NoBytes), size, interpolation).as_subclass(torch.Tensor)
+        assert found.dtype == torch.uint8
+        assert (found.int() - _image.resize(rows, size, interpolation).int()).abs().max() <= near
+
+
 def test_a_network_that_is_no_chain_is_one_block():
     """High-resolution nets run branches side by side to the end."""
     backbone = wrapped(unrelated_weights(timm.create_model("hrnet_w18_small", num_classes=7)), 64)

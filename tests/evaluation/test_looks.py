@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from contestants import certain, contestant
 from outdo import backbones, plugins
@@ -14,6 +15,7 @@ from outdo.data.inputs import pictures, texts
 from outdo.evaluation import looks
 from outdo.training import saliency
 from outdo.training.model import Constant, Model, Network
+from outdo.training.probe import Linear
 
 
 def network(classes=2):
@@ -53,6 +55,38 @@ def test_gradients_reach_the_pixels_and_the_outputs_are_those_of_predict():
     assert outputs.softmax(1).detach().numpy() == pytest.approx(model.predict_pixels(images), abs=0.02)
     outputs[:, 0].sum().backward()
     assert (x.grad.flatten(1).abs().amax(1) > 0).all()
+
+
+class Away:
+    """A backbone on a GPU, as far as tensors without content tell."""
+
+    kind, precision, depth = "image", "float32", 1
+
+    def preprocessing(self):
+        return {"size": 8, "fit": "squash"}
+
+    def prepare(self, rows, size=None):
+        return {"x": rows.to("cuda").flatten(1)[:, :4]}
+
+    def run(self, state, start, stop):
+        return state
+
+    def pool(self, state):
+        return state["x"]
+
+    def features(self, rows, size=None):
+        return {"last": self.prepare(rows)["x"]}
+
+
+def test_outputs_come_back_to_where_the_pixels_are():
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        parts = [Constant(np.zeros(2, np.float32)), Network(Away(), torch.nn.Linear(4, 2, device="cuda"), 0),
+                 Linear(("last",), np.zeros((4, 2), np.float32), np.zeros(2, np.float32))]
+        model = Model("n", None, ("a", "b"), Away(), [(0.5, part) for part in parts])
+        x = torch.zeros(3, 3, 8, 8, requires_grad=True)
+        outputs = model.differentiable()(x)
+        assert outputs.device == x.device
+        assert outputs.requires_grad
 
 
 class Card:

@@ -173,7 +173,9 @@ def sets_of(module: nn.Module, x: torch.Tensor, means: list[torch.Tensor]) -> di
 
 
 def resize(x: torch.Tensor, size: int, interpolation: str) -> torch.Tensor:
-    """(B, 3, H, W) uint8 to (B, 3, size, size) uint8."""
+    """(B, 3, H, W) to (B, 3, size, size) of the same type. CUDA resizes no bytes: there they go by way of floats."""
+    if x.dtype == torch.uint8 and x.device.type != "cpu":
+        return resize(x.float(), size, interpolation).round().clamp(0, 255).to(torch.uint8)
     mode = "bilinear" if interpolation == "bilinear" else "bicubic"
     return F.interpolate(x, (size, size), mode=mode, antialias=True, align_corners=False)
 

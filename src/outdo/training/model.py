@@ -129,7 +129,7 @@ class Model:
             rows = seen(255 * x.permute(0, 2, 3, 1), self.backbone.preprocessing())
             total = x.new_zeros(len(x), len(self.classes))
             for share, part in self.parts:
-                total = total + share * followed(part, rows, self)
+                total = total + share * followed(part, rows, self).to(x.device)  # the backbone may be elsewhere
             return total
 
         return outputs
@@ -237,7 +237,8 @@ def followed(part: Any, rows: torch.Tensor, model: Model) -> torch.Tensor:
             return part.head(backbone.pool(state))
         sets = backbone.features(rows, model.size)
         features = torch.cat([sets[name] for name in part.sets], 1)
-        return features @ torch.from_numpy(part.weight) + torch.from_numpy(part.bias)
+        weight, bias = (torch.from_numpy(value).to(features.device) for value in (part.weight, part.bias))
+        return features @ weight + bias
     finally:
         backbone.precision = usual
 

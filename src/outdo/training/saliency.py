@@ -42,7 +42,7 @@ def maps(model: Model, images: np.ndarray, codes: np.ndarray) -> np.ndarray | No
             if slope is None or (place := _places(block)) is None or (weight := _places(slope)) is None:
                 return None
             heat = torch.relu((place * weight.mean((2, 3), keepdim=True)).sum(1)).detach()
-            found.append((heat / heat.flatten(1).amax(1).clamp_min(1e-12)[:, None, None]).float().numpy())
+            found.append((heat / heat.flatten(1).amax(1).clamp_min(1e-12)[:, None, None]).float().cpu().numpy())
             kept.clear()
     finally:
         handle.remove()
