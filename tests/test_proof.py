@@ -141,6 +141,32 @@ def test_a_test_that_changed_is_refused(run, photos, tmp_path):
         outdo.compare(run, Always(), data=changed)
 
 
+def test_other_examples_under_the_same_names_are_other_data(run, tmp_path):
+    other = colours(tmp_path / "p", noise=55, red=30, green=30, blue=30)
+    assert outdo.compare(run, Always(), data=other).content["data"]["n"] == {"validation": 18, "test": 72}
+
+
+def test_the_runs_own_examples_under_one_anothers_names_are_no_other_data(run, photos, tmp_path):
+    """As a table is whose lines were put into another order: most of them, the run was trained on."""
+    mixed = tmp_path / "p"
+    shutil.copytree(photos, mixed)
+    for folder in mixed.iterdir():
+        for i in range(30):
+            shutil.copy(photos / folder.name / f"{(i + 1) % 30}.png", folder / f"{i}.png")
+    with pytest.raises(RunError, match="is not what it was"):
+        outdo.compare(run, Always(), data=mixed)
+
+
+def test_stored_answers_are_those_to_these_very_examples(run, photos, tmp_path):
+    other = tmp_path / "r"
+    shutil.copytree(run, other)
+    content = json.loads((other / "report.json").read_text())
+    content["data"]["test_fingerprint"] = "0" * 64  # the same names and labels
+    (other / "report.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match="not judged on the same test"):
+        outdo.compare(run, other)
+
+
 def test_there_must_be_something_to_compare_on():
     with pytest.raises(DataError, match="nothing to compare them on"):
         outdo.compare(Always(), Always())

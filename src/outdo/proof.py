@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,9 +81,9 @@ def compare(champion: Any, challenger: Any, *more: Any, data: str | Path | Datas
     folder = fresh(out)
     runs = {name: Run.finished(Path(one)) for name, one in said.items() if is_run(one)}
     field = meeting_place(runs, data, said, progress)
-    contestants = [replace(answers(name, one, runs.get(name), field), role=ROLES[i] if i < 2 else "rival")
+    seen = wear.fingerprint(field.test) if field.reread else known_fingerprint(next(iter(runs.values())))
+    contestants = [replace(answers(name, one, runs.get(name), field, seen), role=ROLES[i] if i < 2 else "rival")
                    for i, (name, one) in enumerate(said.items())]
-    seen = wear.fingerprint(field.test) if field.reread else known_fingerprint(runs)
     models = recorded(seen, contestants[1:])
     wanted = {*report.chosen(axes, field.task.metric), *(one.axis for one in requirements)}
     measured = report.measure_all(contestants, field.test, sorted(wanted), progress)
@@ -189,9 +190,24 @@ def splits_of(run: Run) -> dict[str, list[str]]:
 
 
 def _knows(run: Run, data: Dataset) -> bool:
-    """Whether these are the examples that the run has split."""
-    splits = splits_of(run)
-    return {name for names in splits.values() for name in names} <= set(data.ids)
+    """Whether these are the examples that the run has split, in another order or with changes too. Ids alone do not
+    tell: those of a table are its lines, and another table may have the same name."""
+    if not {name for names in splits_of(run).values() for name in names} <= set(data.ids):
+        return False
+    own = _own_data(run)
+    if own is None or Path(own.source).resolve() == Path(data.source).resolve():
+        return True
+    known = {_content(own, i) for i in range(len(own))} - {None}
+    return sum(_content(data, i) in known for i in range(len(data))) > len(data) / 2
+
+
+def _content(data: Dataset, index: int) -> bytes | None:
+    """A hash; None of what cannot be read."""
+    try:
+        value = data.inputs.read(index)
+    except OSError:
+        return None
+    return hashlib.sha256(value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")).digest()
 
 
 def of_run(run: Run, data: Dataset) -> Field:
@@ -269,8 +285,9 @@ def of_data(data: Dataset, progress: Progress | None) -> Field:
 # ── the answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def answers(name: str, said: Any, run: Run | None, field: Field) -> Contestant:
-    """The contestant's answers: those that a run stored, where it was judged on this very test, else asked anew.
+def answers(name: str, said: Any, run: Run | None, field: Field, seen: str) -> Contestant:
+    """The contestant's answers: those that a run stored, where it was judged on this very test, else asked anew. `seen`
+    is the test's fingerprint: ids and labels may be those of other examples.
 
     Raises RunError for a run that was judged on another test, or trained on examples of this one.
     """
@@ -281,7 +298,8 @@ def answers(name: str, said: Any, run: Run | None, field: Field) -> Contestant:
     if run is None:
         return rivals.contestant(name, rivals.find(said).meet(said, ground), ground)
     kept, contestants = predictions.read(run.folder)
-    if kept.ids == test.ids and kept.classes == test.classes and (kept.codes == test.codes).all():
+    same = kept.ids == test.ids and kept.classes == test.classes and (kept.codes == test.codes).all()
+    if same and known_fingerprint(run) == seen:
         known = predictions.of_role(contestants, "after").predictions
         if field.data is None:
             return Contestant(name, "rival", known)
@@ -341,10 +359,10 @@ def command(said: Mapping[str, Any], data: Any, margin: float | None, require: S
     return shlex.join(words)
 
 
-def known_fingerprint(runs: Mapping[str, Run]) -> str:
+def known_fingerprint(run: Run) -> str:
     from outdo.evaluation import report
 
-    found: str = report.Report.read(next(iter(runs.values())).folder).content["data"]["test_fingerprint"]
+    found: str = report.Report.read(run.folder).content["data"]["test_fingerprint"]
     return found
 
 
