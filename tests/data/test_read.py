@@ -126,6 +126,30 @@ def test_folders_that_link_to_themselves_end(tmp_path):
     assert sorted(set(read(tmp_path / "in").labels)) == ["ant", "bee", "wasp"]
 
 
+def test_a_folder_that_is_linked_to_two_places(tmp_path):
+    class_folders(tmp_path / "real", ant=2, bee=2)
+    for split in ("train", "test"):
+        (tmp_path / "in" / split).mkdir(parents=True)
+        for label in ("ant", "bee"):
+            os.symlink(tmp_path / "real" / label, tmp_path / "in" / split / label)
+    with pytest.raises(DataError, match="are the same folder"):
+        read(tmp_path / "in")
+    whole = tmp_path / "whole"
+    class_folders(whole / "train", ant=2, bee=2)
+    os.symlink(whole / "train", whole / "test")
+    with pytest.raises(DataError, match="are the same folder"):
+        read(whole)
+    os.symlink(tmp_path / "real" / "ant", tmp_path / "real" / "wasp")
+    with pytest.raises(DataError, match="are the same folder"):
+        read(tmp_path / "real")
+
+
+def test_a_second_way_to_the_same_class_is_no_mistake(tmp_path):
+    class_folders(tmp_path, ant__old=2, ant__new=1, bee=1)
+    os.symlink(tmp_path / "ant" / "old", tmp_path / "ant" / "also")
+    assert sorted(read(tmp_path).labels) == ["ant"] * 3 + ["bee"]
+
+
 def test_names_that_no_terminal_can_show(tmp_path):
     class_folders(tmp_path, ant=1, bee=1)
     odd = os.fsencode(tmp_path) + b"/ant/\xff\x1b[31m.jpg"

@@ -21,7 +21,9 @@ def read_classes(tree: Tree) -> Dataset:
     """Raises DataError when no image lies in a class folder."""
     names, others = _images(tree)
     prefix = _prefix(names)
-    placed = {name: _place(name[len(prefix):], declared) for declared in [_declares(names, prefix)] for name in names}
+    declared = _declares(names, prefix)
+    _check_links(tree, names, prefix, declared)
+    placed = {name: _place(name[len(prefix):], declared) for name in names}
     kept = [name for name in names if placed[name] is not None]
     if not kept:
         raise DataError(f"{tree.source} has no images in class folders", expected=EXPECTED, found=_found(names, others))
@@ -86,6 +88,18 @@ def _place(name: str, declared: bool) -> tuple[str, str] | None:
         return ("", parts[0].strip()) if len(parts) > 1 else None
     split = _split_of(parts[0])
     return (split, parts[1].strip()) if split and len(parts) > 2 else None
+
+
+def _check_links(tree: Tree, names: list[str], prefix: str, declared: bool) -> None:
+    """Raises DataError for a folder that is linked to two places where it means two things. A folder that contains
+    itself, and a second way to the same class, are harmless."""
+    for again, first in tree.twice():
+        below = next((name[len(first):] for name in names if name.startswith(f"{first}/")), None)
+        if below is None or f"{again}/".startswith(f"{first}/") or not f"{again}/".startswith(prefix):
+            continue
+        if _place((again + below)[len(prefix):], declared) != _place((first + below)[len(prefix):], declared):
+            raise DataError(f"{tree.source}: {first} and {again} are the same folder, by a link",
+                            expected="each image in one split and one class", fix="remove one of the two")
 
 
 def _split_of(folder: str) -> str:

@@ -31,6 +31,10 @@ class Tree(Protocol):
 
     def hidden(self) -> list[str]: ...
 
+    def twice(self) -> list[tuple[str, str]]:
+        """Folders that are others once more: (where it was not walked again, where it was)."""
+        ...
+
     def top(self) -> tuple[list[str], bool]:
         """(files of the first level, whether it has folders); cheap, whatever lies below."""
         ...
@@ -48,12 +52,17 @@ class FolderTree:
     def __init__(self, root: Path) -> None:
         self.root, self.source = os.path.abspath(root), str(root)
         self._walked: tuple[list[str], list[str]] | None = None
+        self._twice: list[tuple[str, str]] = []
 
     def names(self) -> list[str]:
         return self._walk()[0]
 
     def hidden(self) -> list[str]:
         return self._walk()[1]
+
+    def twice(self) -> list[tuple[str, str]]:
+        self._walk()
+        return self._twice
 
     def top(self) -> tuple[list[str], bool]:
         with os.scandir(self.root) as entries:
@@ -71,13 +80,15 @@ class FolderTree:
 
     def _walk(self) -> tuple[list[str], list[str]]:
         if self._walked is None:
-            names, seen = [], set()
+            names: list[str] = []
+            seen: dict[str, str] = {}
             for folder, subfolders, found in os.walk(self.root, followlinks=True, onerror=_unreadable):
+                inside = os.path.relpath(folder, self.root).replace(os.sep, "/")
                 if (true := os.path.realpath(folder)) in seen:
                     subfolders.clear()
+                    self._twice.append((inside, seen[true]))
                     continue
-                seen.add(true)
-                inside = os.path.relpath(folder, self.root).replace(os.sep, "/")
+                seen[true] = inside
                 names += [name if inside == "." else f"{inside}/{name}" for name in found]
             self._walked = apart(names)
         return self._walked
@@ -104,6 +115,9 @@ class ZipTree:
 
     def hidden(self) -> list[str]:
         return self._hidden
+
+    def twice(self) -> list[tuple[str, str]]:
+        return []
 
     def top(self) -> tuple[list[str], bool]:
         prefix = wrapper(self._names)
