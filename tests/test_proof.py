@@ -316,7 +316,7 @@ def test_data_that_are_gone_or_changed_are_no_reproduction(run, photos, tmp_path
     state = json.loads((copy / "run.json").read_text())
     state["settings"]["source"] = str(colours(tmp_path / "p", red=10, green=10, blue=10))
     (copy / "run.json").write_text(json.dumps(state))
-    with pytest.raises(DataError, match="not the ones that were split"):
+    with pytest.raises(DataError, match="not what they were"):
         reproduce(copy, out=tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
