@@ -106,7 +106,7 @@ def searched(run: Run, say: Log, study: Any, facts: dict[str, Any], wished: Wish
     from outdo.training import contestants as c
 
     start = run.spent()
-    found = find.find(study, wished, run.folder, run.once, run.save)
+    found = find.find(study, wished, run.folder, run.once, run.save, run.knows)
     say("search", found.words)
     facts["search"] = found.account
     if found.trained is None:
@@ -146,6 +146,13 @@ def planned(run: Run, say: Log | None, study: Any, recipe: Recipe, share: float 
     if say:
         say("plan", decided["words"])
     return Plan(**decided["plan"]) if decided["plan"] else None
+
+
+def reconsider(run: Run) -> None:
+    """A run that is given more minutes looks again at fine-tunes for which there was no time."""
+    for name in ("plan", "plan of the winner"):
+        if run.knows(name) and run.once(name, dict)["plan"] is None:
+            run.forget(name)
 
 
 def dearer(say: Log, study: Any, plan: Any) -> list[Any]:

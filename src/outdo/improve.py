@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from outdo import plugins, runtime
-from outdo.climb import climbed, reseeded
+from outdo.climb import climbed, reconsider, reseeded
 from outdo.contracts import SPLITS, Contestant, Dataset, Ground, Progress, Task, TestSet, fingerprint
 from outdo.errors import DataError, Interrupted, RecipeError, nearest
 from outdo.evaluation import rivals
@@ -64,7 +64,9 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
     folder = Path(out or next_folder(data.source if isinstance(data, Dataset) else str(data), resume))
     then = said_before(folder) if resume else {}
     minutes = then.get("minutes", MINUTES) if minutes is None else minutes
-    start_from, choices = start_from or then.get("start_from"), choices or then.get("recipe", {})
+    start_from, choices = start_from or then.get("start_from"), choices or then.get("said") or then.get("recipe", {})
+    before = then.get("search") or {}
+    search, also = search or before.get("sampler"), also or before.get("also")
     check_said(minutes, baselines, seeds, margin, search, axes)
     asked = rivals.named(against)
     wished = wish(search, choices, trials, workers, also, start_from)
@@ -75,12 +77,18 @@ def improve(data: Dataset | str | Path, *, task: str | None = None, start_from: 
     settings = {"source": dataset.source, "task": job.name, "start_from": start_from, "seed": seed, "minutes": minutes,
                 "baselines": baselines, "recipe": recipe.said, "seeds": seeds, "margin": margin,
                 "against": {name: str(said) for name, said in asked.items()}, "read_with": dict(dataset.read_with),
-                "search": wished and wished.as_json(), "axes": axes}
+                "search": wished and wished.as_json(), "said": choices, "axes": axes}
     with interruptible(folder), Run.going(folder, settings, resume) as run:
         say = Log(run, progress)
+        if minutes > then.get("minutes", minutes):
+            reconsider(run)
         first, *more = (start_from or "").split(",")  # several where a search is to choose among them
         study, sealed, facts = prepared(run, say, dataset, job, recipe, first or None, seed)
         study.others = {name: seen_by(run, say, study, name, f" {i}") for i, name in enumerate(more, 2)}
+        if wished:
+            from outdo.search import find
+
+            find.space_of(study, wished)  # what cannot be is said before anything is trained
         met = meeting(study, asked, facts)
         study.left = runtime.Budget(minutes / seeds, run.spent()).left
         before, after, others, history = climbed(run, say, study, facts, wished, everything=baselines == "all")

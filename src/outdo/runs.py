@@ -27,7 +27,7 @@ from outdo.storage import as_json, full_disk, plain, read_json, write_json
 
 SCHEMA = 1
 HELD_OUT = "held-out.safetensors"
-FREE = ("minutes", "against", "margin", "axes", "read_with")  # settings that may change when a run goes on
+FREE = ("minutes", "against", "margin", "axes", "read_with", "said")  # settings that may change when a run goes on
 
 
 class Run:
@@ -78,8 +78,9 @@ class Run:
         differ = [k for k in wanted if k not in FREE and wanted[k] != state["settings"].get(k)]
         if differ:
             name = differ[0]
+            then, now = apart(state["settings"].get(name), wanted[name])
             raise RunError(f"the run in {folder} was started with another {name.replace('_', ' ')}",
-                           expected=f"{state['settings'].get(name)}", found=f"{wanted[name]}",
+                           expected=f"{then}", found=f"{now}",
                            fix="repeat the command that started it and add --resume")
         return cls(folder, state)
 
@@ -99,6 +100,10 @@ class Run:
         if not path.exists():
             write_json(path, make())
         return read_json(path)
+
+    def forget(self, name: str) -> None:
+        """A stage is made again when it is asked for next."""
+        (self.folder / "stages" / f"{name}.json").unlink()
 
     def knows(self, name: str) -> bool:
         return (self.folder / "stages" / f"{name}.json").exists()
@@ -154,6 +159,16 @@ class Log:
 
     def stage(self, name: str, since: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + self.run.spent() - since
+
+
+def apart(then: Any, now: Any) -> tuple[Any, Any]:
+    """Of two settings what they do not share."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        found = {k: apart(then.get(k), now.get(k)) for k in {**then, **now} if then.get(k) != now.get(k)}
+        return {k: one for k, (one, _) in found.items()}, {k: other for k, (_, other) in found.items()}
+    if isinstance(then, list) and isinstance(now, list):
+        return [one for one in then if one not in now], [one for one in now if one not in then]
+    return then, now
 
 
 def said_before(folder: Path) -> dict[str, Any]:

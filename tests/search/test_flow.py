@@ -10,6 +10,8 @@ import outdo
 from outdo.backbones import tiny_image
 from outdo.errors import Interrupted, RecipeError, RunError
 from outdo.evaluation import report as reporting
+from outdo.runs import apart
+from outdo.search import confirm
 from outdo.search.workbench import Workbench
 from pictures import saved
 
@@ -71,16 +73,38 @@ def test_the_winner_may_stand_on_another_backbone(photos, tmp_path, monkeypatch)
     assert outdo.load(tmp_path / "run").predict([photos / "red" / "0.png"])
 
 
-def test_texts_are_searched_too(tmp_path):
+@pytest.mark.parametrize("how", ["narrowed", "mixup"])
+def test_texts_are_searched_too(tmp_path, monkeypatch, how):
     rng = np.random.default_rng(0)
     words = {"card": ["card", "plastic", "chip"], "loan": ["loan", "credit", "rate"]}
     rows = [f"{' '.join(rng.choice(words[label], 2))} number {rng.integers(1e6)},{label}" for label in [*words] * 40]
     (tmp_path / "talk.csv").write_text("\n".join(["text,label", *rows]) + "\n")
-    said = {**SAID, "start_from": "tiny-text", "search": "tpe", "depth": "0..1"}
+    said = {**SAID, "start_from": "tiny-text", "search": "tpe"}
+    if how == "mixup":  # its winner cannot be promoted to all layers, of which token ids are the input
+        judged = confirm.judged
+        monkeypatch.setattr(confirm, "judged", lambda rows: {**judged(rows), "chosen": rows[-1]["trial"]})
+        said |= {"mixup": "0.3..0.5"}
+    else:
+        said |= {"depth": "0..1"}
     content = outdo.improve(tmp_path / "talk.csv", out=tmp_path / "run", **said).report.content
     assert content["search"]["states"]["complete"] >= 1
     assert {d["name"] for d in content["search"]["space"]}.isdisjoint({"augmentation", "input_size"})
     assert outdo.load(tmp_path / "run").predict(["a plastic card"])
+
+
+def test_what_cannot_be_searched_is_said_before_anything_is_trained(photos, tmp_path, monkeypatch):
+    from outdo.training import contestants
+
+    monkeypatch.setattr(contestants, "linear_probe", lambda *_: pytest.fail("a probe was trained"))
+    with pytest.raises(RecipeError, match="a search trains at most"):
+        outdo.improve(photos, out=tmp_path / "run", **{**SAID, "depth": 99})
+
+
+def test_what_two_spaces_do_not_share_is_said():
+    then = {"sampler": "tpe", "space": [{"name": "depth", "low": 0, "high": 2}, {"name": "mixup", "low": 0, "high": 1}]}
+    now = {"sampler": "tpe", "space": [{"name": "depth", "low": 0, "high": 3}, {"name": "mixup", "low": 0, "high": 1}]}
+    assert apart(then, now) == ({"space": [then["space"][0]]}, {"space": [now["space"][0]]})
+    assert apart(1, 2) == (1, 2)
 
 
 def test_an_interrupted_search_goes_on(photos, tmp_path, monkeypatch):

@@ -9,10 +9,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from optuna.trial import TrialState
 from scenes import study as make
 
 from outdo.errors import RunError
@@ -23,6 +25,8 @@ from outdo.search.space import read, suited
 from outdo.search.wish import wish
 from outdo.search.workbench import Workbench
 
+FIXED = {"optimiser": "sgd,adamw", "learning_rate": 0.01, "schedule": "cosine", "weight_decay": 0.01, "batch_size": 16,
+         "depth": 0, "augmentation": 0, "mixup": 0, "label_smoothing": 0, "averaging": "none"}
 FOREVER = engine.Clock(lambda: 1e9, 1e9)
 
 
@@ -421,6 +425,107 @@ def test_what_is_kept_of_a_fold_is_that_folds(which):
 
 def row(number, first, second):
     return {"trial": number, "first": {"loss": first, "accuracy": 1.0}, "second": {"loss": second, "accuracy": 1.0}}
+
+
+def confirmed(tmp_path, bench, aim, change=None, clock=FOREVER):
+    ledger = searched(tmp_path / "study.log", bench, aim)
+    trials = [change(t) if change else t for t in ledger.get_trials()]
+    default = find.usual(bench, aim.space)
+    return confirm.confirm(SimpleNamespace(get_trials=lambda **_: trials), bench, aim, default, clock)
+
+
+def with_time(**choices):
+    bench, aim = bench_and_aim(**choices)
+    bench.study.left = lambda: 1e6
+    return bench, aim
+
+
+def test_the_default_recipe_is_confirmed_even_if_its_trial_was_killed(tmp_path):
+    """What is left of it then is half of its values and no seed."""
+    def killed(trial):
+        if trial.number:
+            return trial
+        trial.state, trial.params = TrialState.FAIL, dict(list(trial.params.items())[:1])
+        trial.user_attrs = {engine.ABOUT: {"failure": engine.INTERRUPTED}}
+        return trial
+
+    bench, aim = with_time()
+    found = confirmed(tmp_path, bench, aim, killed)
+    default = next(row for row in found["rows"] if row["trial"] == 0)
+    recipe = aim.space.recipe_of(find.usual(bench, aim.space))
+    assert default["first"]["loss"] == bench.run(recipe, bench.first, engine.seed_of(aim, 0)).loss
+
+
+def test_what_a_limit_had_stopped_is_not_tried_again_without_one(tmp_path):
+    def stopped(trial):
+        if not trial.number:
+            trial.state, trial.user_attrs = TrialState.FAIL, {engine.ABOUT: {"failure": "out of memory"}}
+        return trial
+
+    found = confirmed(tmp_path, *with_time(), stopped)
+    assert found["rows"]
+    assert 0 not in {row["trial"] for row in found["rows"]}
+
+
+def test_where_nothing_can_be_confirmed_the_default_stays(tmp_path):
+    bench, aim = with_time()
+    found = confirmed(tmp_path, bench, aim, clock=engine.Clock(lambda: 1e9, -1.0))
+    assert (found["rows"], found["chosen"], found["claimed"]) == ([], 0, None)
+    study = timed(epochs=1)
+    study.left = lambda: 1e6
+
+    def decided(name, make):
+        return {"n": [1, 1], "rows": [], **confirm.judged([])} if name == "confirmed" else make()
+
+    found = find.find(study, wish("random", {"epochs": 1}, 2), tmp_path, decided)
+    assert found.trained is None
+    assert "which stays" in found.words
+
+
+def test_finalists_are_different_recipes(tmp_path):
+    found = confirmed(tmp_path, *with_time(said=FIXED, trials=30))
+    assert len(found["rows"]) <= 2
+
+
+def test_a_space_of_two_points_is_soon_exhausted(tmp_path):
+    bench, aim = bench_and_aim(said=FIXED, trials=None)
+    assert aim.space.points() == 2
+    params = [tuple(t.params.items()) for t in searched(tmp_path / "study.log", bench, aim).get_trials()]
+    assert len(set(params)) == 2
+    assert len(params) < 60
+
+
+def test_the_first_trial_is_the_default_recipe_on_uneven_classes_too():
+    study = make(n=72)
+    study.train = study.train[(study.codes[study.train] == 0) | (np.arange(len(study.train)) % 5 == 0)]
+    space = find.space_of(study, wish("random", {}))
+    assert "class_weighting" in {d.name for d in space.dimensions}
+    assert find.usual(Workbench(study, space, 0), space)["class_weighting"] == "balanced"
+
+
+def test_features_are_not_given_up_where_there_is_time(tmp_path, monkeypatch):
+    """The seconds of one view are those of that view's images, and not of all that went before."""
+    study = make(n=400, noise=41)
+    study.left = lambda: 1e6
+    bench = Workbench(study, suited(read({"epochs": 1}), "image", study.backbone.depth, imbalanced=False), 0)
+    prepare = type(study.backbone).prepare
+
+    def slow(*args, **kwargs):
+        time.sleep(0.1)
+        return prepare(*args, **kwargs)
+
+    monkeypatch.setattr(type(study.backbone), "prepare", slow)
+    start = time.monotonic()
+    bench.ready(Recipe(augmentation=1.0), lambda: 12.0 - (time.monotonic() - start))  # some 2.5 s are needed
+
+
+def test_the_words_are_about_the_trial_that_was_chosen():
+    rows = [row(0, 0.5, 0.5), row(7, 0.2, 0.6), row(9, 0.3, 0.3)]
+    account = {"states": {"complete": 3}, "trials": 3, "sampler": "tpe", "seconds": 1.0,
+               "confirmed": {"rows": rows, **confirm.judged(rows)}}
+    assert "trial 9 chosen; gain over the default recipe 0.200 nats on the first fold, 0.200" in summary.words(
+        account, stays=False)
+    assert "over the first trial" in summary.words(account, stays=False, whole=False)
 
 
 def test_what_luck_had_added_is_taken_off():

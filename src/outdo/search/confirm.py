@@ -6,37 +6,52 @@ default recipe is what to believe; what it gained more on the first fold was opt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 
+from outdo.search import memory
 from outdo.search import study as engine
 from outdo.search.workbench import Workbench
 
+Fold = Literal["first", "second"]
+FOLDS: tuple[Fold, ...] = ("first", "second")
 FINALISTS = 3
 DEFAULT = 0  # the number of the trial with the default recipe
 
 
-def confirm(ledger: Any, bench: Workbench, aim: engine.Aim) -> dict[str, Any]:
-    """{"n", "rows", "best", "chosen", "claimed", "confirmed", "optimism"}; gains are in nats over the default recipe.
+def confirm(ledger: Any, bench: Workbench, aim: engine.Aim, default: Mapping[str, Any], clock: engine.Clock
+            ) -> dict[str, Any]:
+    """{"n", "rows", "best", "chosen", "claimed", "confirmed", "optimism"}; gains are in nats over the default recipe,
+    whose values are `default`. No rows: nothing could be trained once more, and the default stays.
 
-    The finalist (or the default) with the least mean loss over both folds is chosen.
+    The finalist (or the default) with the least mean loss over both folds is chosen. All have the limits of a trial.
     """
     trials = ledger.get_trials(deepcopy=False)
     complete = sorted((t for t in trials if t.state.name == "COMPLETE"), key=lambda t: engine.about(t)["loss"])
-    numbers = list(dict.fromkeys([DEFAULT, *(t.number for t in complete[:FINALISTS])]))
-    rows = []
-    for done, number in enumerate(numbers):
+    unlike: dict[Any, Any] = {}  # the same recipe with another seed is no other finalist
+    for trial in [trials[DEFAULT], *complete]:
+        unlike.setdefault(frozenset(params_of(trial, default).items()), trial)
+    rows, finalists = [], list(unlike.values())[: 1 + FINALISTS]
+    for done, trial in enumerate(finalists):
         if bench.study.progress:
-            bench.study.progress("confirming on a second fold", done, len(numbers))
-        rows.append({"trial": number, "first": scored(trials[number], bench, aim, "first"),
-                     "second": scored(trials[number], bench, aim, "second")})
-    rows = [row for row in rows if row["first"] and row["second"]]
+            bench.study.progress("confirming on a second fold", done, len(finalists))
+        first, second = (scored(trial, bench, aim, fold, default, clock) for fold in FOLDS)
+        if first and second:
+            rows.append({"trial": trial.number, "first": first, "second": second})
     return {"n": [len(bench.first.validation), len(bench.second.validation)], "rows": rows, **judged(rows)}
+
+
+def params_of(trial: Any, default: Mapping[str, Any]) -> dict[str, Any]:
+    """The trial's values; of the first one, which may have been killed before it had all of them, the default's."""
+    return {**trial.params, **default} if trial.number == DEFAULT else dict(trial.params)
 
 
 def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Which one is chosen, and how much of what the best had gained is left on the second fold."""
+    if not rows:
+        return {"best": DEFAULT, "chosen": DEFAULT, "claimed": None, "confirmed": None, "optimism": None}
     best = min(rows, key=lambda row: row["first"]["loss"])
     chosen = min(rows, key=lambda row: np.mean([row["first"]["loss"], row["second"]["loss"]]))
     claimed, confirmed = gains(rows, best["trial"]) or (None, None)
@@ -59,14 +74,20 @@ def handicap(confirmed: dict[str, Any]) -> float:
     return max(0.0, first - second)
 
 
-def scored(trial: Any, bench: Workbench, aim: engine.Aim, fold: Literal["first", "second"]
-           ) -> dict[str, float] | None:
-    """{"loss", "accuracy"} of the trial's recipe on a fold; None where it fails."""
-    about, own = engine.about(trial), bench.of(trial.params)
+def scored(trial: Any, bench: Workbench, aim: engine.Aim, fold: Fold, default: Mapping[str, Any],
+           clock: engine.Clock) -> dict[str, float] | None:
+    """{"loss", "accuracy"} of the trial's recipe on a fold; None where it fails, or has failed before."""
+    about, params = engine.about(trial), params_of(trial, default)
+    own = bench.of(params)
     if fold == "first" and trial.state.name == "COMPLETE":
         return {k: about[k] for k in ("loss", "accuracy")}
+    if about.get("failure") not in (None, engine.INTERRUPTED):
+        return None
+    limits = engine.Clock(bench.study.left, clock.limit, clock.memory)
     try:
-        done = own.run(aim.space.recipe_of(trial.params), getattr(own, fold), about["seed"])
-    except (RuntimeError, FloatingPointError, MemoryError):
+        with memory.limited(clock.memory):
+            done = own.run(aim.space.recipe_of(params), getattr(own, fold), engine.seed_of(aim, trial.number),
+                           over=limits.watch())
+    except Exception:  # whatever breaks one of them, the others are compared
         return None
     return {"loss": done.loss, "accuracy": done.accuracy}

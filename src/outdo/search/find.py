@@ -39,17 +39,22 @@ class Found:
     account: dict[str, Any]
 
 
-def find(study: Study, wished: Wish, folder: Path, once: Callable[[str, Callable[[], Any]], Any],
-         save: Callable[[], None] = lambda: None) -> Found:
-    """Search, confirm, train the winner. `once` makes a decision the first time and reads it back afterwards; `save`
-    is called now and then.
-
-    Raises RunError: every trial failed, or there is no time for a single one; RecipeError: what data or backbone do not
-    allow.
-    """
+def space_of(study: Study, wished: Wish) -> Space:
+    """What was wished for, as far as data and backbones allow. Raises RecipeError for what they do not."""
     imbalanced = ladder.is_balanced(Recipe(), study.codes[study.train])
     depth = min(one.backbone.depth for one in (study, *study.others.values()))
-    space = suited(wished.space, study.task.kind, depth, imbalanced)
+    return suited(wished.space, study.task.kind, depth, imbalanced)
+
+
+def find(study: Study, wished: Wish, folder: Path, once: Callable[[str, Callable[[], Any]], Any],
+         save: Callable[[], None] = lambda: None, knows: Callable[[str], bool] = lambda name: False) -> Found:
+    """Search, confirm, train the winner. `once` makes a decision the first time and reads it back afterwards, `knows`
+    says whether it was made; `save` is called now and then.
+
+    Raises RunError: every trial failed, or there is no time for a single one; RecipeError: see `space_of`.
+    """
+    space = space_of(study, wished)
+    memory.allow_files()
     start = time.monotonic()
     bench = Workbench(study, space, study.seed)
     prepare(bench, space)
@@ -62,20 +67,25 @@ def find(study: Study, wished: Wish, folder: Path, once: Callable[[str, Callable
     if not ledger.get_trials(deepcopy=False):
         ledger.enqueue_trial(usual(bench, space))
     told = teller(study, aim, clock, len(engine.counted(ledger)), save)
-    if wished.workers == 1:
+    if knows("confirmed"):  # it is over, and what came now could not win
+        pass
+    elif wished.workers == 1:
         engine.work(ledger, path, bench, aim, clock, told=told)
     else:
         workers.work(path, bench, aim, clock, wished.workers, told)
     check_any(ledger)
     seconds = time.monotonic() - start
-    confirmed = once("confirmed", lambda: confirm.confirm(ledger, bench, aim))
+    default = usual(bench, space)
+    confirmed = once("confirmed", lambda: confirm.confirm(ledger, bench, aim, default, clock))
     number = confirmed["chosen"]
-    params = ledger.get_trials(deepcopy=False)[number].params
+    params = confirm.params_of(ledger.get_trials(deepcopy=False)[number], default)
     own, recipe = bench.of(params), bench.resolved(space.recipe_of(params))
-    stays = params.items() <= usual(bench, space).items()
+    stays = not confirmed["rows"] or params.items() <= default.items()
     trained = None if stays else own.model(recipe, engine.seed_of(aim, number), "searched")
+    whole = len(default) == len(space.suggested(default))
     account = summary.account(ledger, aim, wished.workers, seconds, confirmed)
-    return Found(own.study, trained, recipe, summary.words(account, stays), confirm.handicap(confirmed), account)
+    return Found(own.study, trained, recipe, summary.words(account, stays, whole), confirm.handicap(confirmed),
+                 account)
 
 
 def prepare(bench: Workbench, space: Space) -> None:
@@ -88,9 +98,10 @@ def prepare(bench: Workbench, space: Space) -> None:
 
 
 def timed(study: Study, once: Callable[[str, Callable[[], Any]], Any], workers: int) -> engine.Clock:
-    """The time for trials: a share of what is left when the search begins, decided once; and their share of memory."""
-    said = once("search", lambda: {"left": study.left()})
-    seconds, reserve = SHARE * said["left"], (1 - SHARE) * said["left"]
+    """The time for trials: a share of what is left when the search begins, decided once, unless a resumed run is given
+    more; and their share of memory."""
+    left = max(once("search", lambda: {"left": study.left()})["left"], study.left())
+    seconds, reserve = SHARE * left, (1 - SHARE) * left
     most = memory.available()
     return engine.Clock(lambda: study.left() - reserve, max(LEAST_SECONDS, LIMIT * seconds), most and most // workers)
 
@@ -98,6 +109,9 @@ def timed(study: Study, once: Callable[[str, Callable[[], Any]], Any], workers: 
 def usual(bench: Workbench, space: Space) -> dict[str, Any]:
     """The default recipe's values, for the first trial: what every other one is measured against."""
     values = dict(bench.resolved(space.recipe))
+    if values["class_weighting"] == AUTO:
+        is_balanced = ladder.is_balanced(space.recipe, bench.study.codes[bench.study.train])
+        values["class_weighting"] = "balanced" if is_balanced else "none"
     if len(bench.sizes) > 1:
         usual = usual_size(bench.study) or 0
         values["input_size"] = max([s for s in bench.sizes if s and s <= usual], default=bench.sizes[0])

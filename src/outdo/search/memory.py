@@ -1,7 +1,7 @@
-"""The memory that trials may take: an allocation beyond it fails, and with it one trial, where the kernel would end the
-process.
+"""The memory and the files that trials may take.
 
-Linux only. The limit is on RLIMIT_DATA (setrlimit(2)), private writable memory, which is what a tensor is made of.
+An allocation beyond the memory fails, and with it one trial, where the kernel would end the process. Linux only. The
+limit is on RLIMIT_DATA (setrlimit(2)), private writable memory, which is what a tensor is made of.
 """
 
 from __future__ import annotations
@@ -33,6 +33,16 @@ def limited(most_bytes: int | None) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def allow_files() -> None:
+    """As many open files as this process may ever have: each size and view of each backbone is kept in several."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def available() -> int | None:

@@ -8,6 +8,7 @@ needs Optuna: `suggest` takes its trials as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -43,6 +44,12 @@ class Dimension:
                                      log=self.log)
         return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
 
+    def points(self) -> float:
+        if self.kind == "category":
+            return len(self.options)
+        step = self.step or (1 if self.kind == "int" else 0)
+        return 1 + int(((self.high or 0) - (self.low or 0)) / step + 1e-9) if step else math.inf
+
     def holds(self, value: Any) -> bool:
         if self.kind == "category":
             return value in self.options
@@ -66,6 +73,15 @@ class Space:
             if dimension.needs is None or self._value(dimension.needs[0], chosen) >= dimension.needs[1]:
                 chosen[dimension.name] = dimension.suggest(trial)
         return chosen
+
+    def suggested(self, values: Mapping[str, Any]) -> list[str]:
+        """The dimensions that have an effect beside those values."""
+        return [d.name for d in self.dimensions
+                if d.needs is None or self._value(d.needs[0], dict(values)) >= d.needs[1]]
+
+    def points(self) -> float:
+        """How many there are at most; infinite where a choice is continuous."""
+        return math.prod(d.points() for d in self.dimensions)
 
     def recipe_of(self, params: Mapping[str, Any]) -> Recipe:
         """The recipe of a trial with those values."""

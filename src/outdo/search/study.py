@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
 import warnings
@@ -166,8 +167,11 @@ def work(study: optuna.Study, path: Path, bench: Workbench, aim: Aim, clock: Clo
 def ask(study: optuna.Study, path: Path, aim: Aim) -> optuna.Trial | None:
     """A new trial, or None when there are as many as were wanted; workers ask one after the other."""
     with locked(path.with_suffix(".ask")):  # not the journal's own lock, which asking takes too
-        if aim.trials is not None and len(counted(study)) >= aim.trials:
+        trials = counted(study)
+        if aim.trials is not None and len(trials) >= aim.trials:
             return None
+        if math.isfinite(points := aim.space.points()) and len({frozenset(t.params.items()) for t in trials}) >= points:
+            return None  # another seed is no other recipe
         return study.ask()
 
 

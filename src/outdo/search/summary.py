@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from outdo.search import confirm
 from outdo.search import study as engine
 
 ENOUGH = 10  # trials from which on importance is worth telling
@@ -73,14 +74,16 @@ def flags(params: dict[str, Any]) -> str:
                     else f"--{name.replace('_', '-')} {value}" for name, value in params.items())
 
 
-def words(account: dict[str, Any], stays: bool) -> str:
-    """One line for the ladder. `stays` says that the default recipe won."""
+def words(account: dict[str, Any], stays: bool, whole: bool = True) -> str:
+    """One line for the ladder. `stays` says that the default recipe won, `whole` that the first trial was just that
+    one: what was said may have left no room for it."""
     states, confirmed = account["states"], account["confirmed"]
     counted = ", ".join(f"{count} {state}" for state, count in states.items())
     said = f"{account['trials']} trials by {account['sampler']} ({counted}) in {account['seconds']:.0f} s"
     if stays:
         return f"{said}; none is confirmed to be better than the default recipe, which stays"
-    if confirmed["claimed"] is None:
+    gained = confirm.gains(confirmed["rows"], confirmed["chosen"])
+    if gained is None:
         return f"{said}; trial {confirmed['chosen']} chosen"
-    return (f"{said}; trial {confirmed['chosen']} chosen; gain over the default recipe {confirmed['claimed']:.3f} nats "
-            f"on the first fold, {confirmed['confirmed']:.3f} on a second one")
+    return (f"{said}; trial {confirmed['chosen']} chosen; gain over the {'default recipe' if whole else 'first trial'} "
+            f"{gained[0]:.3f} nats on the first fold, {gained[1]:.3f} on a second one")

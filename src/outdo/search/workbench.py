@@ -107,10 +107,12 @@ class Workbench:
         that this would take longer than `left`, in seconds."""
         size, views = self.size(recipe), self._views(float(recipe.augmentation))
         features = self.features[size]
-        usual, start = features.progress, time.perf_counter()
+        passes = [*((view, self.first.train) for view in views), (0, self.first.validation)]
+        passes = [(view, part) for view, part in passes if (size, view, part.tobytes()) not in self._states]
+        usual, start, later = features.progress, 0.0, 0
 
         def paced(what: str, done: int, total: int) -> None:
-            more = (time.perf_counter() - start) * (total * len(views) / done - 1)
+            more = (time.perf_counter() - start) * ((total + later) / done - 1)
             if more > left():
                 raise TimeoutError(f"its features would take {more:.0f} s more, and it may have {left():.0f} s")
             if usual:
@@ -118,9 +120,9 @@ class Workbench:
 
         features.progress = paced
         try:
-            for view in views:
-                self._at(size, view, self.first.train)
-            self._at(size, 0, self.first.validation)
+            for i, (view, part) in enumerate(passes):
+                start, later = time.perf_counter(), sum(len(other) for _, other in passes[i + 1 :])
+                self._at(size, view, part)
         finally:
             features.progress = usual
 

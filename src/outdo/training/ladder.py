@@ -102,7 +102,10 @@ def decide(backbone: Backbone, task: Task, recipe: Recipe, *, features: Features
     tried = []
     for rung in rungs(backbone, features.encoded.rows.shape[1:], recipe):
         if recipe.mixup > 0 and backbone.kind == "text" and rung.first == 0:
-            raise RecipeError("mixup of token ids is not defined", fix="--mixup 0, or a smaller --depth")
+            if recipe.depth != "auto":
+                raise RecipeError("mixup of token ids is not defined", fix="--mixup 0, or a smaller --depth")
+            tried.append(f"{rung.words}: not with mixup")  # as the winner of a search may have it
+            continue
         each = _time_step(backbone, task, recipe, rung, features, train, codes, classes)
         once = (features.seconds_per_example or 0.0) * len(train) * (views(backbone, recipe) if rung.cached else 0)
         affordable = max(0.0, (SHARE * seconds_left - once) / (each * steps))
