@@ -224,7 +224,8 @@ def test_a_class_that_only_removed_examples_made_is_an_error():
 
 
 @pytest.mark.parametrize(("labels", "words"), [
-    (["a", "A", "b", "b"], "differ only by case or blanks: 'A', 'a'"),
+    (["a", "A", "b", "b"], "differ only by case, blanks or Unicode form: 'A', 'a'"),
+    (["caf\u00e9", "cafe\u0301", "b", "b"], "Unicode form"),
     (["red wine", "redwine", "b", "b"], "differ only by case"),
     (["a", "a", "a", "a"], "nothing to tell apart"),
     (["a", "", "b", "b"], "1 examples have no label"),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -90,16 +91,21 @@ def check(source: str | Path, *, input_column: str | None = None, label_column: 
     return Checked(data, findings, _summary(data, encoded))
 
 
+def bare(label: str) -> str:
+    """Without what makes no other class: case, blanks, and whether an accent is a character of its own."""
+    return "".join(normalize("NFKC", str(label)).casefold().split())
+
+
 def label_targets(data: Dataset) -> Targets:
     """One class for each label, in alphabetical order. Raises DataError: no label, one class, or classes that differ
-    only by case or blanks."""
+    only by case, blanks or Unicode form."""
     classes, codes = np.unique(data.labels, return_inverse=True)
-    bare = Counter("".join(str(name).split()).casefold() for name in classes)
-    twins = [str(name) for name in classes if bare["".join(str(name).split()).casefold()] > 1]
+    count = Counter(map(bare, classes))
+    twins = [str(name) for name in classes if count[bare(name)] > 1]
     if "" in classes:
         raise DataError(f"{int((data.labels == '').sum())} examples have no label", fix="label or remove them")
     if twins:
-        raise DataError(f"labels that differ only by case or blanks: {', '.join(map(repr, twins[:6]))}",
+        raise DataError(f"labels that differ only by case, blanks or Unicode form: {', '.join(map(repr, twins[:6]))}",
                         fix="write each class in one way")
     if len(classes) < 2:
         raise DataError("there is nothing to tell apart", expected="at least two classes", found=f"'{classes[0]}'")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from outdo.contracts import Dataset, Kind, Targets
+from outdo.data.checks import bare
 from outdo.errors import DataError
 
 if TYPE_CHECKING:
@@ -95,12 +96,12 @@ def _refuse_empty(labels: np.ndarray, ids: Sequence[str]) -> None:
 def _refuse_lookalikes(classes: np.ndarray) -> None:
     alike: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        alike["".join(str(name).casefold().split())].append(str(name))
+        alike[bare(name)].append(str(name))
     pairs = [group for group in alike.values() if len(group) > 1]
     if pairs:
         shown = "; ".join(" / ".join(map(repr, group)) for group in pairs[:5])
         raise DataError(
-            "some labels differ only by case or blanks, so they are probably one class",
+            "some labels differ only by case, blanks or Unicode form, so they are probably one class",
             found=shown,
             fix="make them one spelling, or tell them apart by more than case",
         )

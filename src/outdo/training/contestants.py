@@ -126,11 +126,12 @@ def neighbours(study: Study) -> Trained:
     some = np.sort(np.random.default_rng(study.seed).permutation(len(study.known))[:BANK])
     everything, classes = unit(study.pooled()["last"]), len(study.classes)
     queries = {"last": everything[np.isin(study.known, study.validation)]}
-    few = {"last": queries["last"][:QUERIES]}
+    asked = np.random.default_rng(study.seed).permutation(len(study.validation))[:QUERIES]
+    few = {"last": queries["last"][asked]}
     bank, codes = everything[some], study.codes[study.known][some]
     seen = np.isin(study.known[some], study.train)
     tried = [Neighbours(bank[seen], codes[seen], k, classes) for k in NEIGHBOURS if k <= seen.sum()]
-    best = max(tried, key=lambda one: (accuracy_of(one(few), study.truth[:QUERIES]), -one.k))
+    best = max(tried, key=lambda one: (accuracy_of(one(few), study.truth[asked]), -one.k))
     model = study.model("nearest neighbours", [(1.0, Neighbours(bank, codes, best.k, classes))])
     return Trained(model, best(queries), f"k = {best.k}")
 
