@@ -54,7 +54,7 @@ def test_codes_point_into_sorted_classes(task):
 
 
 @pytest.mark.parametrize(("labels", "message"), [
-    (["a", "a"], "nothing to tell apart"), (["a", "b", "  "], "empty"), (["cat", "Cat ", "dog"], "case or blanks"),
+    (["a", "a"], "nothing to tell apart"), (["a", "b", "  "], "empty"), (["cat", "Cat ", "dog"], "only by case"),
     ([], "nothing to tell apart"),
 ])
 def test_labels_that_cannot_be_learned_are_the_users_mistake(task, labels, message):
